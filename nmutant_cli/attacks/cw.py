@@ -1,0 +1,225 @@
+"""The L2 attack of Carlini and Wagner (2017, arXiv 1608.04644), batched.
+
+From CleverHans 4's ``CarliniWagnerL2`` this keeps the parameter names and defaults, the change of
+variable x = tanh(w), the loss and the schedule of the binary search. CleverHans's class itself
+does not run on Keras 3 and could not be subclassed usefully. Repaired:
+
+- ``targets`` decides whether the attack is targeted; there any label meant targeted.
+- ``const``, its bounds, the best result and Adam's state belong to one image; there ``const`` had
+  the shape of the image, which coupled the images of a batch and broke on RGB.
+- ``confidence`` is a margin between two logits; there it was added to all logits, to no effect.
+- A step of the binary search counts as a success if the attack succeeded in that step, as in the
+  authors' code; there one success made every later step count as one.
+- ``abort_early`` looks at each image's own loss, at the best value in each tenth of the
+  iterations rather than at single values, which oscillate. There it looked at the batch's sum.
+- Adam starts afresh in each step of the search, with the authors' epsilon of 1e-8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits
+from nmutant_cli.config import CWParams
+from nmutant_cli.errors import AttackError
+from nmutant_cli.types import AnyArray, Bounds, Images, Labels
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+NO_UPPER_BOUND = 1e10
+PATIENCE = 3
+
+
+def run(
+    predict_logits: PredictLogits,
+    x: Images,
+    y: Labels,
+    params: CWParams,
+    bounds: Bounds,
+    rng: Sequence[np.random.Generator] = (),
+    *,
+    batch_size: int = BATCH_SIZE,
+) -> Images:
+    """The nearest images (L2) found whose logit margin is at least ``confidence``.
+
+    The margin is the logit of ``y`` minus the largest other one for a targeted attack, and the
+    negative of that for an untargeted one. Each step of the binary search minimises, by Adam,
+    |x_adv - x|^2 + const * max(confidence - margin, 0). Returns images of the shape of ``x``,
+    inside ``bounds``; where the attack fails, the original image. ``rng`` is not used.
+
+    An image that is done gives its place in the batch to the next one.
+    """
+    slots = _Slots(x, y, params, bounds, batch_size)
+    while slots.fill():
+        slots.descend(predict_logits)
+    return slots.x_adv
+
+
+class _Slots:
+    """``batch_size`` places, each with the whole state of one image's search."""
+
+    def __init__(
+        self, x: Images, y: Labels, params: CWParams, bounds: Bounds, batch_size: int
+    ) -> None:
+        self.x, self.y, self.params, self.bounds = x, y, params, bounds
+        self.x_adv = x.copy()
+        self.sign = np.float32(1 if params.targets != "untargeted" else -1)
+        self.next = 0
+        self.tenth = -(-params.max_iterations // 10)
+        rows = batch_size
+        self.image = np.full(rows, -1)
+        """Index of the image in each place, -1 where it is free."""
+        self.step = np.zeros(rows, int)
+        self.iteration = np.zeros(rows, np.int32)
+        self.const = np.zeros(rows, np.float32)
+        self.lower, self.upper = np.zeros(rows), np.zeros(rows)
+        self.found = np.zeros(rows, bool)
+        self.loss = np.zeros(rows, np.float32)
+        self.stale = np.zeros(rows, int)
+        """Tenths of the iterations since the smallest loss last fell."""
+        self.best_l2 = np.zeros(rows, np.float32)
+        # w - w_0, and Adam's two moments
+        self.state = np.zeros((3, rows, *x.shape[1:]), np.float32)
+
+    def fill(self) -> bool:
+        """Put the next images into free places; False once nothing is left to do."""
+        for row in np.flatnonzero(self.image < 0)[: len(self.x) - self.next]:
+            self.image[row] = self.next
+            self.next += 1
+            self.step[row] = 0
+            self.const[row] = self.params.initial_const
+            self.lower[row], self.upper[row] = 0, NO_UPPER_BOUND
+            self.best_l2[row] = np.inf
+            self._restart(row)
+        return bool((self.image >= 0).any())
+
+    def _restart(self, row: int) -> None:
+        self.iteration[row] = 0
+        self.found[row] = False
+        self.loss[row] = np.inf
+        self.stale[row] = 0
+        self.state[:, row] = 0
+
+    def descend(self, predict_logits: PredictLogits) -> None:
+        """A tenth of the iterations in every place, then settle those whose step is over."""
+        active = self.image >= 0
+        left = self.params.max_iterations - self.iteration
+        iterations = np.where(active, np.minimum(left, self.tenth), 0).astype(np.int32)
+        x, y = self.x[self.image], self.y[self.image]
+        results = _iterate(
+            predict_logits,
+            x,
+            y,
+            self.sign,
+            np.float32(self.params.confidence),
+            np.float32(self.params.learning_rate),
+            np.float32(self.bounds),
+            self.const,
+            self.best_l2,
+            self.iteration,
+            iterations,
+            *self.state,
+        )
+        new_state, loss, best, best_l2, found = [result.numpy() for result in results]
+        if not np.isfinite(loss[active]).all():
+            raise AttackError("cw: the network's logits or gradients became NaN or infinite")
+        self.state = new_state
+        self.iteration += iterations
+        self.found |= found & active
+        better = active & (best_l2 < self.best_l2)
+        self.x_adv[self.image[better]] = best[better]
+        self.best_l2 = np.where(better, best_l2, self.best_l2)
+        over = self.iteration >= self.params.max_iterations
+        self.stale = np.where(loss > self.loss * np.float32(0.9999), self.stale + 1, 0)
+        self.loss = np.minimum(self.loss, loss)
+        if self.params.abort_early:
+            over |= self.stale >= PATIENCE
+        for row in np.flatnonzero(active & over):
+            self._end_step(row)
+
+    def _end_step(self, row: int) -> None:
+        """Narrow the search for ``const``; free the place after the last step."""
+        const = float(self.const[row])
+        if self.found[row]:
+            self.upper[row] = min(self.upper[row], const)
+        else:
+            self.lower[row] = max(self.lower[row], const)
+        bounded = self.upper[row] < NO_UPPER_BOUND
+        self.const[row] = (self.lower[row] + self.upper[row]) / 2 if bounded else const * 10
+        self.step[row] += 1
+        steps = self.params.binary_search_steps
+        if steps >= 10 and self.step[row] == steps - 1:
+            self.const[row] = self.upper[row]  # the last of many steps takes what worked
+        if self.step[row] == steps:
+            self.image[row] = -1
+        else:
+            self._restart(row)
+
+
+@tf.function
+def _iterate(
+    predict_logits: PredictLogits,
+    x: Any,
+    y: Any,
+    sign: Any,
+    confidence: Any,
+    learning_rate: Any,
+    bounds: Any,
+    const: Any,
+    best_l2: Any,
+    done: Any,
+    iterations: Any,
+    delta: Any,
+    first: Any,
+    second: Any,
+) -> tuple[Any, ...]:
+    """``iterations[i]`` steps of Adam for image i, after ``done[i]`` earlier ones.
+
+    Returns the new state, the smallest loss, the best image with its L2 distance, and whether
+    the attack succeeded in one of these steps.
+    """
+    half, lower = (bounds[1] - bounds[0]) / 2, bounds[0]
+    start = tf.atanh(((x - lower) / half - 1) * 0.999999)
+    rows = [-1, 1, 1, 1]
+    smallest = tf.fill(tf.shape(const), np.float32(np.inf))
+    found = tf.zeros_like(const, tf.bool)
+    best = x
+    for k in tf.range(tf.reduce_max(iterations)):
+        with tf.GradientTape() as tape:
+            tape.watch(delta)
+            x_new = (tf.tanh(start + delta) + 1) * half + lower
+            logits = predict_logits(x_new)
+            classes = tf.shape(logits)[1]
+            own = tf.gather(logits, y, batch_dims=1)
+            others = tf.where(tf.one_hot(y, classes, True, False), -np.inf, logits)
+            margin = sign * (own - tf.reduce_max(others, 1))
+            squares = tf.reduce_sum(tf.square(x_new - x), [1, 2, 3])
+            loss = squares + const * tf.nn.relu(confidence - margin)
+        gradient = tape.gradient(loss, delta)
+        going = k < iterations
+        l2 = tf.sqrt(squares)
+        success = going & (margin > 0) & (margin >= confidence)
+        better = success & (l2 < best_l2)
+        found |= success
+        best_l2 = tf.where(better, l2, best_l2)
+        best = tf.where(tf.reshape(better, rows), x_new, best)
+        smallest = tf.where(going, tf.minimum(smallest, loss), smallest)
+        time = tf.cast(done + k + 1, tf.float32)
+        rate = learning_rate * tf.sqrt(1 - BETA_2**time) / (1 - BETA_1**time)
+        rate = tf.reshape(tf.where(going, rate, 0.0), rows)
+        first = BETA_1 * first + (1 - BETA_1) * gradient
+        second = BETA_2 * second + (1 - BETA_2) * tf.square(gradient)
+        delta -= rate * first / (tf.sqrt(second) + EPSILON)
+    return tf.stack([delta, first, second]), smallest, best, best_l2, found
+
+
+def margin_of(logits: AnyArray, y: Labels, targeted: bool) -> AnyArray:
+    """The margin that ``confidence`` bounds from below, shape ``(n,)``, in units of a logit."""
+    rows = np.arange(len(y))
+    others = logits.copy()
+    others[rows, y] = -np.inf
+    margin = logits[rows, y] - others.max(axis=1)
+    return margin if targeted else -margin

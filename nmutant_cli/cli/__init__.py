@@ -1,0 +1,56 @@
+"""The command ``nmutant``. Heavy libraries are imported inside the commands."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from nmutant_cli import __version__
+from nmutant_cli.errors import NMutantError
+
+COMMANDS = {
+    "train": "train",
+    "attack": "attack",
+    "measure-kappa": "measure_kappa",
+    "detect": "detect",
+    "report": "report",
+    "run": "run",
+    "schema": "schema",
+}
+
+
+class OneLineError(click.ClickException):
+    """A user's mistake, in one line and with exit code 2."""
+
+    exit_code = 2
+
+
+class Commands(click.Group):
+    """Loads a command's module when the command is asked for, and shortens our errors."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"nmutant_cli.cli.{COMMANDS[name]}")
+        command: click.Command = module.command
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except NMutantError as error:
+            raise OneLineError(" ".join(str(error).split())) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nmutant")
+def main() -> None:
+    """Detect adversarial samples by mutation testing, and check what arXiv 1805.05010 found.
+
+    Every command makes the earlier stages it needs, reuses what is up to date in the run folder,
+    and goes on where a stopped run left off.
+    """

@@ -1,0 +1,27 @@
+"""``nmutant measure-kappa``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from nmutant_cli.cli.options import experiment_command, show
+
+if TYPE_CHECKING:
+    from nmutant_cli.experiment import Experiment
+
+
+@click.command("measure-kappa")
+@experiment_command
+def command(experiment: Experiment) -> None:
+    """Measure the sensitivity kappa of every sample (Table 1).
+
+    Trains and attacks first where that is not done.
+    """
+    from nmutant_cli.measuring import kappa_csv
+    from nmutant_cli.reporting import table1
+    from nmutant_cli.tables import to_text
+
+    path = kappa_csv(experiment)
+    show(to_text(table1(experiment)), path)

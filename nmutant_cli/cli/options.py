@@ -1,0 +1,96 @@
+"""What every command has in common: its options, and opening the experiment they describe."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nmutant_cli.config_file import load
+
+if TYPE_CHECKING:
+    from nmutant_cli.experiment import Experiment
+
+OPTIONS = [
+    click.option(
+        "--config",
+        "config",
+        default="digits",
+        show_default=True,
+        metavar="NAME_OR_PATH",
+        help="A YAML file, or the name of a config that comes along (digits, mnist, cifar10).",
+    ),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="SECTION.KEY=VALUE",
+        help="Change one setting; may be repeated.",
+    ),
+    click.option(
+        "--run-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Where artefacts are kept.  [default: runs/NAME-OF-CONFIG]",
+    ),
+    click.option("--seed", type=click.IntRange(min=0), help="Change the seed of the config."),
+    click.option("--force", is_flag=True, help="Make everything again that this command needs."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress, only results and errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Say what is made and what is reused."),
+]
+
+
+def experiment_command(function: Callable[[Experiment], None]) -> Callable[..., None]:
+    """Give a command the common options; it is called with the opened `Experiment`."""
+
+    @functools.wraps(function)
+    def command(
+        config: str,
+        overrides: tuple[str, ...],
+        run_dir: Path | None,
+        seed: int | None,
+        force: bool,
+        quiet: bool,
+        verbose: bool,
+    ) -> None:
+        path, settings = load(config, overrides, seed)
+        folder = run_dir or Path("runs") / path.stem
+        with _opened(settings, folder, force, quiet, verbose) as experiment:
+            function(experiment)
+
+    wrapped: Callable[..., None] = command
+    for option in reversed(OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+@contextlib.contextmanager
+def _opened(
+    settings: Any, folder: Path, force: bool, quiet: bool, verbose: bool
+) -> Iterator[Experiment]:
+    logging.basicConfig(format="%(message)s")
+    log = logging.getLogger("nmutant")
+    log.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
+    # TensorFlow's messages about absent GPUs are no news to the user.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if verbose else "3")
+    # The same seed is to give the same network.
+    os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")
+
+    from nmutant_cli.artifacts import RunFolder
+    from nmutant_cli.experiment import Experiment
+
+    with RunFolder(folder, force=force, say=log.warning) as run:
+        yield Experiment(settings, run, quiet=quiet)
+
+
+def show(text: str, *paths: Path) -> None:
+    """Print a table and the paths it was written to."""
+    click.echo(text)
+    click.echo()
+    for path in paths:
+        click.echo(path)

@@ -1,0 +1,60 @@
+"""Many samples at once: mutate, label, decide (Algorithm 1, batched).
+
+Every sample has one stream of fresh mutations. All tests (rules and mu) read the same stream,
+which is extended only as far as the slowest of them needs. Undecided samples advance together
+in blocks; the decision for each is the one the literal loop `sprt.run` takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nmutant_cli.mutations import Mutations
+from nmutant_cli.sensitivity import Source, Subjects
+from nmutant_cli.sprt import Test, Tests
+from nmutant_cli.types import Ints
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The outcome of one test on ``n`` samples, arrays of shape ``(n,)``.
+
+    ``verdict``: `Verdict`. ``n``: mutations as the rule counts them. ``c``: label changes among
+    them. ``mutations``: real mutations read.
+    """
+
+    test: Test
+    verdict: Ints
+    n: Ints
+    c: Ints
+    mutations: Ints
+
+
+def detect(
+    subjects: Subjects,
+    sources: Sequence[Source],
+    tests: Sequence[Test],
+    block: int = 16,
+    progress: Callable[[int], None] = lambda decided: None,
+) -> list[Detections]:
+    """Run every test on every sample; ``sources[i]`` gives the mutations of sample ``i``.
+
+    ``block`` mutations are labelled at a time for each open sample; it changes no result.
+    ``progress`` is told how many samples each round finished.
+    """
+    running = [Tests(test, len(sources)) for test in tests]
+    rows = np.arange(len(sources))
+    read = 0
+    while len(rows):
+        drawn = Mutations.concatenate(sources[i].take(read, block) for i in rows)
+        changes = subjects.changes(rows.repeat(block), drawn).reshape(len(rows), block) > 0
+        for one in running:
+            one.advance(rows, changes)
+        read += block
+        still_open = np.any([one.open[rows] for one in running], axis=0)
+        progress(int((~still_open).sum()))
+        rows = rows[still_open]
+    return [Detections(one.test, one.verdict, one.n, one.c, one.mutations) for one in running]

@@ -1,0 +1,174 @@
+"""An experiment: its settings, its run folder, its networks and sample sets.
+
+Asking for an artefact makes whatever it needs first. Nothing is made twice from the same
+ingredients, and what a killed run had finished is used.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from nmutant_cli import models
+from nmutant_cli.artifacts import Journal, RunFolder, file_digest
+from nmutant_cli.config import TITLES, Settings
+from nmutant_cli.datasets import Dataset, load_dataset
+from nmutant_cli.samples import SampleSet, adversarial, normal, wrongly_labelled
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger("nmutant")
+
+CODE = {"train": 1, "samples": 1, "kappa": 1, "detect": 1, "report": 1}
+"""Version of each stage's code: raised when a change moves its numbers."""
+
+
+class Experiment:
+    """The artefacts of one run folder under one `Settings`."""
+
+    def __init__(self, settings: Settings, run: RunFolder, *, quiet: bool = False) -> None:
+        self.settings, self.run, self._quiet = settings, run, quiet
+        self._models: dict[str, keras.Model] = {}
+        self._samples: dict[str, SampleSet] = {}
+
+    @cached_property
+    def data(self) -> Dataset:
+        return load_dataset(self.settings.dataset)
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Slug and printed name of every sample set, in the order of the paper's columns."""
+        sets = self.settings.attack.sets
+        named = {slug: params.title or TITLES[params.method] for slug, params in sets.items()}
+        if len(set(named.values())) < len(named):
+            named = {slug: sets[slug].title or slug for slug in sets}
+        return {"normal": "normal", **named, "wl": "WL"}
+
+    # train
+
+    def model_path(self, name: str = "base") -> Path:
+        """``model.keras`` or ``model-NAME.keras``, trained where needed."""
+        settings = self.settings.model_settings(name)
+        file = "model.keras" if name == "base" else f"model-{name}.keras"
+
+        def build(path: Path) -> Mapping[str, Any]:
+            log.info("training %s on %s", name, self.settings.dataset)
+            model, report = models.train(
+                settings,
+                self.data,
+                self.settings.seed,
+                self.settings.dataset,
+                "train",
+                name,
+                progress=None if self._quiet else f"train {name}",
+            )
+            model.save(path)
+            return report.as_dict()
+
+        # How dropout is treated at inference does not change how a network is trained.
+        section = settings.model_dump(mode="json", exclude={"stochastic_inference"})
+        return self.run.make(file, self.ingredients("train", {"model": section, "name": name}), build)
+
+    def model(self, name: str = "base") -> keras.Model:
+        path = self.model_path(name)
+        if name not in self._models:
+            self._models[name] = models.load(path, self.data.image_shape)
+        return self._models[name]
+
+    # attack
+
+    def network_of(self, slug: str) -> str:
+        """The network that a sample set belongs to."""
+        sets = self.settings.attack.sets
+        return sets[slug].model if slug in sets else "base"
+
+    def samples_path(self, slug: str) -> Path:
+        """The sample set ``slug``: ``normal``, ``wl`` or an attack set, crafted where needed."""
+        settings = self.settings
+        network = self.network_of(slug)
+        ingredients: dict[str, Any] = {"set": slug, "network": file_digest(self.model_path(network))}
+        if slug in settings.attack.sets:
+            file = f"adversarial/{slug}.npz"
+            attack = settings.attack.model_dump(mode="json", exclude={"sets", "eight_bit"})
+            params = settings.attack.sets[slug].model_dump(mode="json", exclude={"title"})
+            ingredients |= {"attack": attack, "params": params}
+        else:
+            file = f"samples/{slug}.npz"
+            ingredients["samples"] = settings.samples.model_dump(mode="json")
+
+        def build(path: Path) -> Mapping[str, Any]:
+            notes: dict[str, Any]
+            log.info("making the %s samples", self.titles[slug])
+            if slug in settings.attack.sets:
+                samples, notes = adversarial(slug, self.model(network), self.data, settings)
+            else:
+                choose = {"normal": normal, "wl": wrongly_labelled}[slug]
+                samples = choose(self.model(network), self.data, settings)
+                notes = {"samples": len(samples)}
+            samples.save(path)
+            return notes
+
+        return self.run.make(file, self.ingredients("samples", ingredients), build)
+
+    def samples(self, slug: str) -> SampleSet:
+        path = self.samples_path(slug)
+        if slug not in self._samples:
+            self._samples[slug] = SampleSet.load(path)
+        return self._samples[slug]
+
+    def all_samples(self) -> dict[str, SampleSet]:
+        with self.bar(len(self.titles), "sample sets", "set") as bar:
+            found = {}
+            for slug in self.titles:
+                bar.set_postfix_str(self.titles[slug])
+                found[slug] = self.samples(slug)
+                bar.update()
+        return found
+
+    def ingredients(self, stage: str, more: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "stage": stage,
+            "code": CODE[stage],
+            "dataset": self.settings.dataset,
+            "data": self.data.digest,
+            "seed": self.settings.seed,
+            **more,
+        }
+
+    def bar(self, total: int, what: str, unit: str) -> tqdm[Any]:
+        # disable=None: no bar where stderr is not a terminal.
+        return tqdm(total=total, desc=what, unit=unit, disable=True if self._quiet else None)
+
+
+class Pieces:
+    """Work on a set in pieces, each kept in the artefact's journal as soon as it is done."""
+
+    def __init__(self, run: RunFolder, name: str, ingredients: Mapping[str, Any]) -> None:
+        self._run, self._name, self._ingredients = run, name, ingredients
+        self._journal: Journal | None = None
+
+    def __enter__(self) -> Pieces:
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        if self._journal is not None:
+            self._journal.close(done=kind is None)
+
+    def __call__(
+        self, key: str, n: int, size: int, work: Callable[[slice], list[Any]], bar: tqdm[Any]
+    ) -> Iterator[list[Any]]:
+        if self._journal is None:
+            self._journal = self._run.journal(self._name, self._ingredients)
+        for first in range(0, n, size):
+            piece = slice(first, min(first + size, n))
+            name = f"{key}/{first}"
+            if name not in self._journal.pieces:
+                self._journal.add(name, work(piece))
+            bar.update(piece.stop - piece.start)
+            yield self._journal.pieces[name]

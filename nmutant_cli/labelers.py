@@ -1,0 +1,134 @@
+"""The fast path: mutation and network in one compiled Keras graph, on any Keras 3 backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from nmutant_cli.models import JIT
+from nmutant_cli.mutations import Mutations
+from nmutant_cli.types import Bounds, Images, Labels
+
+
+class Mutate(keras.layers.Layer):
+    """Add a block of mutations to a block of images: `mutations.apply` on the device.
+
+    Called with ``[images, corner (b, 4) int32: top, left, bottom, right, level (b,), patch
+    (b, m, m, c)]``, level and patch already multiplied with the step size.
+    """
+
+    def __init__(self, clip: Bounds | None = None) -> None:
+        super().__init__()
+        self._clip = clip
+
+    def call(self, inputs: list[Any]) -> Any:
+        images, corners, level, patch = inputs
+        _, rows, columns, _ = images.shape
+        side = patch.shape[1]
+        top, left, bottom, right = (corners[:, i : i + 1] for i in range(4))
+        row, column = ops.arange(rows)[None], ops.arange(columns)[None]
+        in_rows = ops.cast(ops.logical_and(row >= top, row < bottom), "float32")
+        in_columns = ops.cast(ops.logical_and(column >= left, column < right), "float32")
+        light = (in_rows * level[:, None])[:, :, None] * in_columns[:, None, :]
+        # One-hot sums move each patch value to its place without rounding it.
+        place = ops.arange(side)[None, None]
+        to_row = ops.cast(ops.equal((row - top)[:, :, None], place), "float32")
+        to_column = ops.cast(ops.equal((column - left)[:, :, None], place), "float32")
+        patched = ops.einsum("bhi,bijc->bhjc", to_row, patch)
+        patched = ops.einsum("bwj,bhjc->bhwc", to_column, patched)
+        mutated = images + light[..., None] + patched
+        return mutated if self._clip is None else ops.clip(mutated, *self._clip)
+
+    def compute_output_shape(self, input_shape: list[Any]) -> Any:
+        return input_shape[0]
+
+
+class KeyedDropout(keras.layers.Layer):
+    """Dropout whose mask is a hash of ``(key of the row, position)``.
+
+    Left on at inference, an ordinary dropout layer makes a label depend on what else was in the
+    batch and on what was asked before; here it depends on the row's key alone.
+    """
+
+    def __init__(self, rate: float, salt: int) -> None:
+        super().__init__()
+        self._rate, self._salt = rate, salt
+
+    def call(self, inputs: list[Any]) -> Any:
+        values, key = inputs
+        size = int(np.prod(values.shape[1:]))
+        key = _mix(ops.bitwise_xor(key, self._salt))
+        position = _mix(ops.arange(size, dtype="int32"))
+        uniform = _mix(ops.bitwise_xor(key[:, None], position[None, :])) / 2**31
+        keep = ops.cast(ops.cast(uniform, "float32") >= self._rate, "float32")
+        return values * ops.reshape(keep, (-1, *values.shape[1:])) / (1 - self._rate)
+
+    def compute_output_shape(self, input_shape: list[Any]) -> Any:
+        return input_shape[0]
+
+
+def _mix(x: Any) -> Any:
+    """MurmurHash3's finaliser on 31 bits, in int32 (which wraps on every backend)."""
+    mask = 0x7FFFFFFF
+    for shift, factor in ((16, 0x45D9F3B), (15, 0x2C1B3C6D), (16, 1)):
+        x = ops.bitwise_and(x, mask)
+        x = ops.bitwise_xor(x, ops.right_shift(x, shift)) * factor
+    return ops.bitwise_and(x, mask)
+
+
+class KerasLabel:
+    """A `sensitivity.Label`: one compiled graph from (image, mutation) to label.
+
+    ``stochastic`` leaves the network's dropout on, its masks keyed by ``Mutations.noise``.
+    Calls are padded to ``batch_size``, so the graph is traced once.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        step_size: float,
+        *,
+        max_rectangle: int,
+        clip: Bounds | None = None,
+        batch_size: int = 1000,
+        stochastic: bool = False,
+    ) -> None:
+        self.batch_size, self.deterministic = batch_size, not stochastic
+        self._step = np.float32(step_size)
+        shape = model.input_shape[1:]
+        side = min(max_rectangle, *shape[:2])
+        inputs = [
+            keras.Input(shape),
+            keras.Input((4,), dtype="int32"),
+            keras.Input(()),
+            keras.Input((side, side, shape[2])),
+            keras.Input((), dtype="int32"),
+        ]
+        mutated = Mutate(clip)(inputs[:4])
+        logits = _with_dropout(model, mutated, inputs[4]) if stochastic else model(mutated)
+        label = ops.argmax(logits, axis=-1)
+        self._side = side
+        self._model = keras.Model(inputs, label)
+        self._model.compile(jit_compile=JIT)
+
+    def __call__(self, images: Images, mutations: Mutations) -> Labels:
+        n, m = len(images), mutations
+        corners = np.stack([m.top, m.left, m.top + m.height, m.left + m.width], axis=1)
+        room = self._side - m.patch.shape[1]
+        patch = np.pad(self._step * m.patch, ((0, 0), (0, room), (0, room), (0, 0)))
+        batch = [images, corners, self._step * m.level, patch, m.noise]
+        padding = self.batch_size - n
+        if padding:
+            batch = [np.concatenate([a, np.zeros((padding, *a.shape[1:]), a.dtype)]) for a in batch]
+        return np.asarray(self._model.predict_on_batch(batch))[:n].astype(np.int64)
+
+
+def _with_dropout(model: keras.Model, x: Any, key: Any) -> Any:
+    for salt, layer in enumerate(model.layers):
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
+        x = KeyedDropout(layer.rate, salt)([x, key]) if isinstance(layer, keras.layers.Dropout) else layer(x)
+    return x

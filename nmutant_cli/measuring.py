@@ -1,0 +1,233 @@
+"""The stages under mutation: measure-kappa and detect, from sample sets to CSV files.
+
+Both work through each sample set in pieces that a killed run need not do again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nmutant_cli import sprt
+from nmutant_cli.artifacts import file_digest
+from nmutant_cli.detection import detect
+from nmutant_cli.errors import ConfigError
+from nmutant_cli.experiment import Experiment, Pieces
+from nmutant_cli.labelers import KerasLabel
+from nmutant_cli.mutations import MutationStream
+from nmutant_cli.samples import from_8_bits
+from nmutant_cli.sensitivity import FixedMutations, Source, Subjects, count_changes, half_width
+from nmutant_cli.types import Images, Labels, Verdict
+
+KAPPA_COLUMNS = ["samples", "index", "source_index", "step_size", "mutations", "changes", "kappa"]
+DETECTION_COLUMNS = [
+    "samples", "index", "source_index", "rule", "kappa1", "mu", "p0", "p1",
+    "verdict", "mutations", "label_changes",
+]  # fmt: skip
+
+
+def kappa_csv(experiment: Experiment) -> Path:
+    """``kappa.csv``: a row per sample and step size, made where needed."""
+    sets = experiment.all_samples()
+    parts = {slug: _kappa_of(experiment, slug) for slug in sets}
+    return _joined(experiment, "kappa.csv", parts, KAPPA_COLUMNS)
+
+
+def detections_csv(experiment: Experiment) -> Path:
+    """``detections.csv``: a row per sample, rule and mu, made where needed."""
+    kappa1 = threshold(experiment)
+    sets = experiment.all_samples()
+    parts = {slug: _detections_of(experiment, slug, kappa1) for slug in sets}
+    return _joined(experiment, "detections.csv", parts, DETECTION_COLUMNS)
+
+
+def threshold(experiment: Experiment) -> float:
+    """kappa1 as set, or the upper end of the interval of the normal samples' mean kappa.
+
+    Raises ConfigError if the measured one gives no test.
+    """
+    wanted = experiment.settings.detection
+    if wanted.kappa1 != "measured":
+        return wanted.kappa1
+    kappa = read_records(_kappa_of(experiment, "normal"))
+    kappas = kappa.loc[kappa["step_size"] == wanted.step_size, "kappa"].to_numpy()
+    upper = float(kappas.mean()) + half_width(kappas, experiment.settings.sensitivity.confidence)
+    try:
+        for mu in wanted.mu:
+            wanted.hypotheses(upper, mu)
+    except ValueError as error:
+        raise ConfigError(
+            f"detection.kappa1: measured as {upper:.6g} on {len(kappas)} normal samples, which "
+            f"gives no test ({error}); set a number, or a step size at which labels change"
+        ) from error
+    return upper
+
+
+def _kappa_of(experiment: Experiment, slug: str) -> Path:
+    wanted = experiment.settings.sensitivity
+    network = experiment.network_of(slug)
+    section = wanted.model_dump(mode="json", exclude={"confidence"})
+    ingredients = _ingredients(experiment, "kappa", slug, network) | {"sensitivity": section}
+    name = f"kappa/{slug}.csv"
+
+    def build(path: Path) -> None:
+        images, labels, rows = measured(experiment, slug)
+        shared = FixedMutations(_stream(experiment, "kappa", "shared").take(0, wanted.mutations))
+        sources: list[Source] = [shared] * len(rows)
+        if not wanted.shared_mutations:
+            sources = _streams(experiment, "kappa", slug)
+        size = max(1, 50_000 // wanted.mutations)
+        table: list[list[Any]] = []
+        total = len(rows) * len(wanted.step_sizes)
+        with experiment.bar(total, f"kappa {slug}", "sample") as bar:
+            for step in wanted.step_sizes:
+                label = labeller(experiment, network, step)
+
+                def count(piece: slice, label: KerasLabel = label) -> list[int]:
+                    subjects = Subjects(label, images[piece], _part(labels, piece))
+                    return count_changes(subjects, sources[piece], wanted.mutations).tolist()
+
+                done = pieces(f"{step:g}", len(rows), size, count, bar)
+                counts = [changes for piece in done for changes in piece]
+                table += [
+                    [slug, index, source, step, wanted.mutations, n, n / wanted.mutations]
+                    for (index, source), n in zip(rows, counts, strict=True)
+                ]
+        _write_csv(path, table, KAPPA_COLUMNS)
+
+    with Pieces(experiment.run, name, ingredients) as pieces:
+        return experiment.run.make(name, ingredients, build)
+
+
+def _detections_of(experiment: Experiment, slug: str, kappa1: float) -> Path:
+    wanted = experiment.settings.detection
+    network = wanted.model or experiment.network_of(slug)
+    section = wanted.model_dump(mode="json") | {"kappa1": kappa1}
+    ingredients = _ingredients(experiment, "detect", slug, network) | {"detection": section}
+    name = f"detections/{slug}.csv"
+    settings = [
+        (rule, mu, *wanted.hypotheses(kappa1, mu)) for rule in wanted.rules for mu in wanted.mu
+    ]
+
+    def build(path: Path) -> None:
+        images, labels, rows = measured(experiment, slug)
+        if wanted.model is not None:
+            labels = experiment.samples(slug).counted().label
+        label = labeller(experiment, network, wanted.step_size)
+        tests = [
+            sprt.Test(rule, p0, p1, wanted.alpha, wanted.beta, wanted.cap)
+            for rule, _, p0, p1 in settings
+        ]
+        sources = _streams(experiment, "detect", slug)
+
+        def decide(piece: slice) -> list[list[list[int]]]:
+            subjects = Subjects(label, images[piece], _part(labels, piece))
+            found = detect(subjects, sources[piece], tests)
+            return [
+                [[int(d.verdict[i]), int(d.n[i]), int(d.c[i])] for d in found]
+                for i in range(len(subjects.images))
+            ]
+
+        table: list[list[Any]] = []
+        with experiment.bar(len(rows), f"detect {slug}", "sample") as bar:
+            done = pieces("detect", len(rows), 250, decide, bar)
+            outcomes = [sample for piece in done for sample in piece]
+        for (index, source), tried in zip(rows, outcomes, strict=True):
+            for (rule, mu, p0, p1), (verdict, n, c) in zip(settings, tried, strict=True):
+                found = Verdict(verdict).name.lower()
+                table.append([slug, index, source, rule, kappa1, mu, p0, p1, found, n, c])
+        _write_csv(path, table, DETECTION_COLUMNS)
+
+    with Pieces(experiment.run, name, ingredients) as pieces:
+        return experiment.run.make(name, ingredients, build)
+
+
+def measured(
+    experiment: Experiment, slug: str
+) -> tuple[Images, Labels | None, list[tuple[int, int]]]:
+    """The images that are mutated, the labels to compare with, (row, source index) of each.
+
+    None for the labels: each image is compared with the label it gets itself.
+    """
+    samples = experiment.samples(slug)
+    chosen = samples.counted()
+    rows = np.flatnonzero(samples.counts)
+    where = [(int(r), int(i)) for r, i in zip(rows, chosen.index, strict=True)]
+    attack = experiment.settings.attack
+    if slug in attack.sets and attack.eight_bit:
+        return from_8_bits(chosen.image8), chosen.label, where
+    return chosen.image, None, where
+
+
+def labeller(experiment: Experiment, network: str, step_size: float) -> KerasLabel:
+    """The compiled label of mutated images for one of the experiment's networks."""
+    settings = experiment.settings
+    return KerasLabel(
+        experiment.model(network),
+        step_size,
+        max_rectangle=settings.mutation.max_rectangle,
+        clip=experiment.data.bounds if settings.mutation.clip else None,
+        batch_size=settings.runtime.batch_size,
+        stochastic=settings.model_settings(network).stochastic_inference,
+    )
+
+
+def _stream(experiment: Experiment, *names: str | int) -> MutationStream:
+    settings = experiment.settings
+    shape = experiment.data.image_shape
+    return MutationStream(shape, settings.mutation, settings.seed, settings.dataset, *names)
+
+
+def _streams(experiment: Experiment, purpose: str, slug: str) -> list[Source]:
+    """A stream of fresh mutations for each sample that counts."""
+    chosen = experiment.samples(slug).counted()
+    return [
+        _stream(experiment, purpose, slug, int(index), int(target))
+        for index, target in zip(chosen.index, chosen.target, strict=True)
+    ]
+
+
+def _ingredients(experiment: Experiment, stage: str, slug: str, network: str) -> dict[str, Any]:
+    settings = experiment.settings
+    return experiment.ingredients(
+        stage,
+        {
+            "set": slug,
+            "samples": file_digest(experiment.samples_path(slug)),
+            "network": file_digest(experiment.model_path(network)),
+            "stochastic_inference": settings.model_settings(network).stochastic_inference,
+            "eight_bit": settings.attack.eight_bit,
+            "mutation": settings.mutation.model_dump(mode="json"),
+        },
+    )
+
+
+def _joined(
+    experiment: Experiment, name: str, parts: Mapping[str, Path], columns: list[str]
+) -> Path:
+    def build(path: Path) -> Mapping[str, Any]:
+        # As text, so that every number is written as it was.
+        frames = [pd.read_csv(part, dtype=str, keep_default_na=False) for part in parts.values()]
+        joined = pd.concat(frames, ignore_index=True)
+        joined.to_csv(path, index=False, columns=columns, lineterminator="\n")
+        return {"rows": len(joined)}
+
+    digests = {slug: file_digest(part) for slug, part in parts.items()}
+    return experiment.run.make(name, {"parts": digests}, build)
+
+
+def read_records(path: Path) -> pd.DataFrame:
+    """A CSV file of ours; a sample set may well be called ``nan``."""
+    return pd.read_csv(path, keep_default_na=False)
+
+
+def _part(labels: Labels | None, piece: slice) -> Labels | None:
+    return None if labels is None else labels[piece]
+
+
+def _write_csv(path: Path, rows: Sequence[Sequence[Any]], columns: list[str]) -> None:
+    pd.DataFrame(list(rows), columns=columns).to_csv(path, index=False, lineterminator="\n")

@@ -1,0 +1,168 @@
+"""Training, saving and loading networks, and asking them for logits and labels.
+
+Keras 3 only: everything here runs on TensorFlow, JAX and PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from nmutant_cli.config import Model
+from nmutant_cli.datasets import Dataset
+from nmutant_cli.errors import ModelError
+from nmutant_cli.networks import NETWORKS, initialize
+from nmutant_cli.seeding import Name, library_seed, stream
+from nmutant_cli.types import AnyArray, Images, Labels
+
+# XLA on the CPU is slower than TensorFlow's own graph for these networks.
+JIT = False if keras.backend.backend() == "tensorflow" else "auto"
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """Accuracies in [0, 1] and the number of weights of a trained network."""
+
+    train_accuracy: float
+    test_accuracy: float
+    parameters: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def build(settings: Model, data: Dataset, seed: int, *names: Name) -> keras.Model:
+    """A network with fresh weights, drawn from the stream ``names``.
+
+    Raises ModelError if the network does not fit the images or the number of dropout rates.
+    """
+    keras.utils.set_random_seed(library_seed(seed, *names, "dropout"))
+    try:
+        model = NETWORKS[settings.network](data.image_shape, data.n_classes, settings.dropout)
+    except ValueError as error:
+        raise ModelError(
+            f"model.network: {settings.network!r} cannot be built for images of "
+            f"{data.image_shape} with dropout {settings.dropout} ({str(error).splitlines()[0]})"
+        ) from error
+    initialize(model, stream(seed, *names, "weights"), settings.initialization)
+    return model
+
+
+def fit(
+    model: keras.Model,
+    x: Images,
+    y: AnyArray,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    rng: np.random.Generator,
+    progress: str | None = None,
+) -> None:
+    """Train in place with Adam on softmax cross-entropy; ``y`` has shape ``(n, classes)``."""
+    y = y.astype(np.float32)
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        jit_compile=JIT,
+    )
+    steps = -(-len(x) // batch_size)
+    hidden = None if progress else True
+    with tqdm(total=epochs * steps, desc=progress, disable=hidden, unit="batch") as bar:
+        advance = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: bar.update())
+        for _ in range(epochs):
+            # We shuffle, so that every backend sees the same order.
+            order = rng.permutation(len(x))
+            model.fit(
+                x[order], y[order], batch_size, shuffle=False, verbose=0, callbacks=[advance]
+            )
+
+
+def train(
+    settings: Model, data: Dataset, seed: int, *names: Name, progress: str | None = None
+) -> tuple[keras.Model, TrainingReport]:
+    """Build and train one network; the same seed and names give the same network.
+
+    Raises ModelError if the network does not fit the data.
+    """
+    model = build(settings, data, seed, *names)
+    targets = np.eye(data.n_classes)[data.y_train]
+    if settings.label_range is not None:
+        targets = targets.clip(*settings.label_range)
+    fit(
+        model,
+        data.x_train,
+        targets,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        rng=stream(seed, *names, "order"),
+        progress=progress,
+    )
+
+    def accuracy(x: Images, y: Labels) -> float:
+        return float((predict_labels(model, x) == y).mean())
+
+    return model, TrainingReport(
+        accuracy(data.x_train, data.y_train),
+        accuracy(data.x_test, data.y_test),
+        model.count_params(),
+    )
+
+
+def load(path: Path, shape: tuple[int, ...] | None = None) -> keras.Model:
+    """Load a ``.keras`` file in safe mode (no Lambda code), checking it takes ``shape`` images.
+
+    Raises ModelError if the file is missing, damaged, unsafe or of another input shape.
+    """
+    if not Path(path).is_file():
+        raise ModelError(f"{path}: no such model file")
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises many kinds here
+        text = " ".join(str(error).split())
+        if "safe" in text.lower() and "lambda" in text.lower():
+            raise ModelError(f"{path}: contains Lambda code, which is never run") from error
+        raise ModelError(f"{path}: not a readable Keras model ({text[:160]})") from error
+    expected = tuple(model.input_shape[1:])
+    if shape is not None and expected != tuple(shape):
+        raise ModelError(f"{path}: takes images of shape {expected}, the data has {tuple(shape)}")
+    return model
+
+
+def logits_fn(model: keras.Model, batch_size: int = 1000) -> Callable[[Images], AnyArray]:
+    """``images -> (n, classes)`` float32, in batches of one padded size, compiled once."""
+    if not getattr(model, "compiled", False):
+        model.compile(jit_compile=JIT)
+
+    def logits(images: Images) -> AnyArray:
+        out = [
+            np.asarray(model.predict_on_batch(batch))[:used]
+            for batch, used in padded_batches(images, batch_size)
+        ]
+        if not out:
+            return np.zeros((0, model.output_shape[-1]), np.float32)
+        return np.concatenate(out)
+
+    return logits
+
+
+def predict_labels(model: keras.Model, images: Images, batch_size: int = 1000) -> Labels:
+    """The label of each image, shape ``(n,)`` int64, dropout off."""
+    return logits_fn(model, batch_size)(images).argmax(axis=1).astype(np.int64)
+
+
+def padded_batches(array: AnyArray, size: int) -> Iterator[tuple[AnyArray, int]]:
+    """Batches of exactly ``size`` rows, the last filled up with zeros, and the rows that count."""
+    for start in range(0, len(array), size):
+        part = array[start : start + size]
+        used = len(part)
+        if used < size:
+            part = np.concatenate([part, np.zeros((size - used, *part.shape[1:]), part.dtype)])
+        yield part, used

@@ -1,0 +1,164 @@
+"""The stage ``report``: tables, figures and one page, from the CSV files of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nmutant_cli import figures, html, tables
+from nmutant_cli.artifacts import file_digest
+from nmutant_cli.experiment import Experiment
+from nmutant_cli.measuring import detections_csv, kappa_csv, labeller, measured, read_records, threshold
+from nmutant_cli.mutations import MutationStream, apply
+from nmutant_cli.sensitivity import Subjects
+
+DATASET_TITLES = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR10"}
+
+
+def table1(experiment: Experiment) -> pd.DataFrame:
+    """Table 1 of this run."""
+    return tables.table1(*_table1_arguments(experiment))
+
+
+def table2(experiment: Experiment) -> pd.DataFrame:
+    """Table 2 of this run."""
+    wanted = experiment.settings.detection
+    sizes = {slug: len(s.counted()) for slug, s in experiment.all_samples().items()}
+    return tables.table2(
+        read_records(detections_csv(experiment)),
+        experiment.titles,
+        DATASET_TITLES[experiment.settings.dataset],
+        sizes,
+        wanted.rules,
+        threshold(experiment),
+        wanted.mu,
+    )
+
+
+def report(experiment: Experiment) -> list[Path]:
+    """Write table1.csv, table2.csv, the figures and report.html; their paths, in that order."""
+    settings, run = experiment.settings, experiment.run
+    dataset = DATASET_TITLES[settings.dataset]
+    kappa, detections = kappa_csv(experiment), detections_csv(experiment)
+    sources = {"kappa": file_digest(kappa), "detections": file_digest(detections)}
+    ingredients = experiment.ingredients(
+        "report",
+        {
+            "sources": sources,
+            "titles": experiment.titles,
+            "confidence": settings.sensitivity.confidence,
+            "step_size": settings.detection.step_size,
+        },
+    )
+
+    def make(name: str, content: Callable[[], bytes]) -> Path:
+        def build(path: Path) -> None:
+            path.write_bytes(content())
+
+        return run.make(name, ingredients, build)
+
+    first, second = table1(experiment), table2(experiment)
+    kappas = read_records(kappa)
+    steps = settings.sensitivity.step_sizes
+    step = settings.detection.step_size if settings.detection.step_size in steps else min(steps)
+
+    def ratio() -> figures.Figure:
+        return figures.ratio_figure(tables.means(*_table1_arguments(experiment)), dataset)
+
+    def histograms() -> figures.Figure:
+        return figures.kappa_histograms(kappas, experiment.titles, step, dataset)
+
+    def panel() -> figures.Figure:
+        return figures.image_panel(_panel_rows(experiment), dataset)
+
+    drawn = {
+        "ratio": (ratio, "Sensitivity of adversarial samples over that of normal ones (Figure 4)"),
+        "kappa": (histograms, f"How kappa(x) is distributed at step size {step:g}"),
+        "panel": (panel, "An adversarial sample of each attack, and a mutation of it"),
+    }
+    paths = [
+        make("table1.csv", lambda: tables.to_csv(first).encode()),
+        make("table2.csv", lambda: tables.to_csv(second).encode()),
+    ]
+    captioned = []
+    for name, (draw, caption) in drawn.items():
+        path = make(f"figures/{name}.png", lambda draw=draw: figures.to_png(draw()))  # type: ignore[misc]
+        paths.append(path)
+        captioned.append((caption, path.read_bytes()))
+    shown = {
+        "Table 1: sensitivity to random mutation": first,
+        "Table 2: detection": second,
+    }
+    page = html.render(dataset, shown, captioned, facts(experiment)).encode()
+    return [*paths, make("report.html", lambda: page)]
+
+
+def facts(experiment: Experiment) -> Mapping[str, Any]:
+    """What the page says of how its numbers came about."""
+    settings, run = experiment.settings, experiment.run
+    entry = run[experiment.model_path().name]
+    made = {
+        slug: f"{run[f'adversarial/{slug}.npz']['counts']['adversarial']} of "
+        f"{run[f'adversarial/{slug}.npz']['counts']['attempts']}"
+        for slug in settings.attack.sets
+    }
+    return {
+        "data set": settings.dataset,
+        "seed": settings.seed,
+        "network": settings.model.network,
+        "train accuracy": entry["counts"]["train_accuracy"],
+        "test accuracy": entry["counts"]["test_accuracy"],
+        "adversarial of attempts": {experiment.titles[slug]: n for slug, n in made.items()},
+        "mutations for each kappa": settings.sensitivity.mutations,
+        "kappa1": threshold(experiment),
+        "versions": entry["versions"],
+        "sha256 of the data": experiment.data.digest,
+    }
+
+
+def _table1_arguments(experiment: Experiment) -> tuple[Any, ...]:
+    return (
+        read_records(kappa_csv(experiment)),
+        experiment.titles,
+        DATASET_TITLES[experiment.settings.dataset],
+        experiment.settings.sensitivity.step_sizes,
+        experiment.settings.sensitivity.confidence,
+    )
+
+
+def _panel_rows(experiment: Experiment) -> list[figures.PanelRow]:
+    """For each attack its first sample that is adversarial, with a mutation that gives it away."""
+    settings, data = experiment.settings, experiment.data
+    step = settings.detection.step_size
+    rows = []
+    for slug, params in settings.attack.sets.items():
+        chosen = experiment.samples(slug).counted()
+        if not len(chosen):
+            continue
+        images, labels, _ = measured(experiment, slug)
+        label = labeller(experiment, params.model, step)
+        subjects = Subjects(label, images[:1], None if labels is None else labels[:1])
+        stream = MutationStream(
+            data.image_shape, settings.mutation, settings.seed, settings.dataset, "panel", slug
+        )
+        drawn = stream.take(0, 1000)
+        changed = np.flatnonzero(subjects.changes(np.zeros(1000, np.int64), drawn))
+        pick = slice(changed[0], changed[0] + 1) if len(changed) else slice(0, 1)
+        mutation = drawn[pick]
+        clip = data.bounds if settings.mutation.clip else None
+        rows.append(
+            figures.PanelRow(
+                title=experiment.titles[slug],
+                original=data.x_test[chosen.index[0]],
+                adversarial=images[0],
+                mutation=apply(images[:1], mutation, step, clip)[0],
+                original_label=int(chosen.true[0]),
+                adversarial_label=int(subjects.labels[0]),
+                mutation_label=int(label(images[:1], mutation)[0]),
+            )
+        )
+    return rows
