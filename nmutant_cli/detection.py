@@ -37,23 +37,25 @@ def detect(
     subjects: Subjects,
     sources: Sequence[Source],
     tests: Sequence[Test],
-    block: int = 16,
+    block: int | None = None,
     progress: Callable[[int], None] = lambda decided: None,
 ) -> list[Detections]:
     """Run every test on every sample; ``sources[i]`` gives the mutations of sample ``i``.
 
-    ``block`` mutations are labelled at a time for each open sample; it changes no result.
+    ``block`` mutations are labelled at a time for each open sample; where it is not given, as many
+    as fill a batch, between 16 and 256. It changes no result.
     ``progress`` is told how many samples each round finished.
     """
     running = [Tests(test, len(sources)) for test in tests]
     rows = np.arange(len(sources))
     read = 0
     while len(rows):
-        drawn = Mutations.concatenate(sources[i].take(read, block) for i in rows)
-        changes = subjects.changes(rows.repeat(block), drawn).reshape(len(rows), block) > 0
+        size = block or min(max(subjects.batch_size // len(rows), 16), 256)
+        drawn = Mutations.concatenate(sources[i].take(read, size) for i in rows.tolist())
+        changes = subjects.changes(rows.repeat(size), drawn).reshape(len(rows), size) > 0
         for one in running:
             one.advance(rows, changes)
-        read += block
+        read += size
         still_open = np.any([one.open[rows] for one in running], axis=0)
         progress(int((~still_open).sum()))
         rows = rows[still_open]

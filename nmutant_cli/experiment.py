@@ -18,6 +18,7 @@ from nmutant_cli import models
 from nmutant_cli.artifacts import Journal, RunFolder, file_digest
 from nmutant_cli.config import TITLES, Settings
 from nmutant_cli.datasets import Dataset, load_dataset
+from nmutant_cli.labelers import KerasLabel
 from nmutant_cli.samples import SampleSet, adversarial, normal, wrongly_labelled
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Experiment:
     def __init__(self, settings: Settings, run: RunFolder, *, quiet: bool = False) -> None:
         self.settings, self.run, self._quiet = settings, run, quiet
         self._models: dict[str, keras.Model] = {}
+        self._labels: dict[str, KerasLabel] = {}
         self._samples: dict[str, SampleSet] = {}
 
     @cached_property
@@ -73,13 +75,29 @@ class Experiment:
 
         # How dropout is treated at inference does not change how a network is trained.
         section = settings.model_dump(mode="json", exclude={"stochastic_inference"})
-        return self.run.make(file, self.ingredients("train", {"model": section, "name": name}), build)
+        return self.run.make(
+            file, self.ingredients("train", {"model": section, "name": name}), build
+        )
 
     def model(self, name: str = "base") -> keras.Model:
         path = self.model_path(name)
         if name not in self._models:
             self._models[name] = models.load(path, self.data.image_shape)
         return self._models[name]
+
+    def label(self, network: str, step_size: float) -> KerasLabel:
+        """The label of mutated images, by one of the networks: compiled once for each."""
+        settings = self.settings
+        if network not in self._labels:
+            self._labels[network] = KerasLabel(
+                self.model(network),
+                step_size,
+                max_rectangle=settings.mutation.max_rectangle,
+                clip=self.data.bounds if settings.mutation.clip else None,
+                batch_size=settings.runtime.batch_size,
+                stochastic=settings.model_settings(network).stochastic_inference,
+            )
+        return self._labels[network].at(step_size)
 
     # attack
 
@@ -92,7 +110,10 @@ class Experiment:
         """The sample set ``slug``: ``normal``, ``wl`` or an attack set, crafted where needed."""
         settings = self.settings
         network = self.network_of(slug)
-        ingredients: dict[str, Any] = {"set": slug, "network": file_digest(self.model_path(network))}
+        ingredients: dict[str, Any] = {
+            "set": slug,
+            "network": file_digest(self.model_path(network)),
+        }
         if slug in settings.attack.sets:
             file = f"adversarial/{slug}.npz"
             attack = settings.attack.model_dump(mode="json", exclude={"sets", "eight_bit"})

@@ -190,18 +190,20 @@ def kappa_histograms(
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
     # The axes are shared: what is set on the first holds for all.
-    panels[0].set_xlim(0, 1)
+    reach = max((values.max() for values in sets.values()), default=1.0)
+    top = next(limit for limit in (0.05, 0.1, 0.25, 0.5, 1) if reach <= limit)
+    panels[0].set_xlim(0, top)
     panels[0].set_yscale("function", functions=(np.sqrt, np.square))
     panels[0].set_ylim(0, 100)
     panels[0].yaxis.set_major_locator(FixedLocator([0, 1, 5, 20, 50, 100]))
-    panels[0].xaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
-    panels[0].xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    panels[0].xaxis.set_major_locator(FixedLocator(np.linspace(0, top, 6)))
+    panels[0].xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
     for axes, (title, values) in zip(panels, sets.items(), strict=False):
         axes.grid(axis="y")
         if normal is not None:
-            _bars(axes, normal, GREY, outline=False)
+            _bars(axes, normal, top, GREY, outline=False)
         if title != NORMAL:
-            _bars(axes, values, palette[title], outline=True)
+            _bars(axes, values, top, palette[title], outline=True)
         mean = f"mean {100 * values.mean():.2f}%, n = {values.size}"
         axes.set_title(f"{title}{' (grey)' if title == NORMAL else ''}: {mean}", size=10)
     if not sets:
@@ -217,9 +219,9 @@ def kappa_histograms(
     return figure
 
 
-def _bars(axes: Axes, values: Floats, colour: str, outline: bool) -> None:
-    """One histogram over [0, 1], in percent of the samples."""
-    counts, edges = np.histogram(values, bins=BINS, range=(0, 1))
+def _bars(axes: Axes, values: Floats, top: float, colour: str, outline: bool) -> None:
+    """One histogram over [0, top], in percent of the samples."""
+    counts, edges = np.histogram(values, bins=BINS, range=(0, top))
     share = 100 * counts / values.size
     alpha = 0.25 if outline else 0.5
     axes.stairs(share, edges, fill=True, color=colour, alpha=alpha, linewidth=0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from nmutant_cli.errors import ModelError
 from nmutant_cli.models import JIT
 from nmutant_cli.mutations import Mutations
 from nmutant_cli.types import Bounds, Images, Labels
@@ -62,8 +64,8 @@ class KeyedDropout(keras.layers.Layer):
         size = int(np.prod(values.shape[1:]))
         key = _mix(ops.bitwise_xor(key, self._salt))
         position = _mix(ops.arange(size, dtype="int32"))
-        uniform = _mix(ops.bitwise_xor(key[:, None], position[None, :])) / 2**31
-        keep = ops.cast(ops.cast(uniform, "float32") >= self._rate, "float32")
+        bits = _mix(ops.bitwise_xor(key[:, None], position[None, :]))
+        keep = ops.cast(ops.cast(bits, "float32") * 2.0**-31 >= self._rate, "float32")
         return values * ops.reshape(keep, (-1, *values.shape[1:])) / (1 - self._rate)
 
     def compute_output_shape(self, input_shape: list[Any]) -> Any:
@@ -83,7 +85,8 @@ class KerasLabel:
     """A `sensitivity.Label`: one compiled graph from (image, mutation) to label.
 
     ``stochastic`` leaves the network's dropout on, its masks keyed by ``Mutations.noise``.
-    Calls are padded to ``batch_size``, so the graph is traced once.
+    Calls are padded to ``batch_size``, so the graph is traced once. `at` gives the same graph for
+    another step size: the size is no part of it.
     """
 
     def __init__(
@@ -114,6 +117,12 @@ class KerasLabel:
         self._model = keras.Model(inputs, label)
         self._model.compile(jit_compile=JIT)
 
+    def at(self, step_size: float) -> KerasLabel:
+        """The same, for another step size."""
+        other = copy.copy(self)
+        other._step = np.float32(step_size)
+        return other
+
     def __call__(self, images: Images, mutations: Mutations) -> Labels:
         n, m = len(images), mutations
         corners = np.stack([m.top, m.left, m.top + m.height, m.left + m.width], axis=1)
@@ -127,8 +136,13 @@ class KerasLabel:
 
 
 def _with_dropout(model: keras.Model, x: Any, key: Any) -> Any:
+    if not isinstance(model, keras.Sequential):
+        raise ModelError("stochastic_inference: works for keras.Sequential networks only")
     for salt, layer in enumerate(model.layers):
         if isinstance(layer, keras.layers.InputLayer):
             continue
-        x = KeyedDropout(layer.rate, salt)([x, key]) if isinstance(layer, keras.layers.Dropout) else layer(x)
+        if isinstance(layer, keras.layers.Dropout):
+            x = KeyedDropout(layer.rate, salt)([x, key])
+        else:
+            x = layer(x)
     return x

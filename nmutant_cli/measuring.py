@@ -85,7 +85,7 @@ def _kappa_of(experiment: Experiment, slug: str) -> Path:
         total = len(rows) * len(wanted.step_sizes)
         with experiment.bar(total, f"kappa {slug}", "sample") as bar:
             for step in wanted.step_sizes:
-                label = labeller(experiment, network, step)
+                label = experiment.label(network, step)
 
                 def count(piece: slice, label: KerasLabel = label) -> list[int]:
                     subjects = Subjects(label, images[piece], _part(labels, piece))
@@ -117,7 +117,7 @@ def _detections_of(experiment: Experiment, slug: str, kappa1: float) -> Path:
         images, labels, rows = measured(experiment, slug)
         if wanted.model is not None:
             labels = experiment.samples(slug).counted().label
-        label = labeller(experiment, network, wanted.step_size)
+        label = experiment.label(network, wanted.step_size)
         tests = [
             sprt.Test(rule, p0, p1, wanted.alpha, wanted.beta, wanted.cap)
             for rule, _, p0, p1 in settings
@@ -161,19 +161,6 @@ def measured(
     if slug in attack.sets and attack.eight_bit:
         return from_8_bits(chosen.image8), chosen.label, where
     return chosen.image, None, where
-
-
-def labeller(experiment: Experiment, network: str, step_size: float) -> KerasLabel:
-    """The compiled label of mutated images for one of the experiment's networks."""
-    settings = experiment.settings
-    return KerasLabel(
-        experiment.model(network),
-        step_size,
-        max_rectangle=settings.mutation.max_rectangle,
-        clip=experiment.data.bounds if settings.mutation.clip else None,
-        batch_size=settings.runtime.batch_size,
-        stochastic=settings.model_settings(network).stochastic_inference,
-    )
 
 
 def _stream(experiment: Experiment, *names: str | int) -> MutationStream:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from nmutant_cli import figures, html, tables
 from nmutant_cli.artifacts import file_digest
 from nmutant_cli.experiment import Experiment
-from nmutant_cli.measuring import detections_csv, kappa_csv, labeller, measured, read_records, threshold
+from nmutant_cli.measuring import detections_csv, kappa_csv, measured, read_records, threshold
 from nmutant_cli.mutations import MutationStream, apply
 from nmutant_cli.sensitivity import Subjects
 
@@ -66,13 +67,13 @@ def report(experiment: Experiment) -> list[Path]:
     steps = settings.sensitivity.step_sizes
     step = settings.detection.step_size if settings.detection.step_size in steps else min(steps)
 
-    def ratio() -> figures.Figure:
+    def ratio() -> Figure:
         return figures.ratio_figure(tables.means(*_table1_arguments(experiment)), dataset)
 
-    def histograms() -> figures.Figure:
+    def histograms() -> Figure:
         return figures.kappa_histograms(kappas, experiment.titles, step, dataset)
 
-    def panel() -> figures.Figure:
+    def panel() -> Figure:
         return figures.image_panel(_panel_rows(experiment), dataset)
 
     drawn = {
@@ -140,7 +141,7 @@ def _panel_rows(experiment: Experiment) -> list[figures.PanelRow]:
         if not len(chosen):
             continue
         images, labels, _ = measured(experiment, slug)
-        label = labeller(experiment, params.model, step)
+        label = experiment.label(params.model, step)
         subjects = Subjects(label, images[:1], None if labels is None else labels[:1])
         stream = MutationStream(
             data.image_shape, settings.mutation, settings.seed, settings.dataset, "panel", slug

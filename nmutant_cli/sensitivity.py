@@ -75,7 +75,7 @@ class Subjects:
     """
 
     def __init__(self, label: Label, images: Images, labels: Labels | None = None) -> None:
-        self._label, self.images = label, images
+        self._label, self.images, self.batch_size = label, images, label.batch_size
         self.own = self._ask(np.arange(len(images)), identity(len(images), images.shape[1:]))
         self.labels = self.own if labels is None else labels
 
@@ -92,7 +92,7 @@ class Subjects:
         return (found != self.labels[owner]).astype(np.int64)
 
     def _ask(self, owner: Ints, mutations: Mutations) -> Labels:
-        size = self._label.batch_size
+        size = self.batch_size
         out = np.zeros(len(owner), np.int64)
         for i in range(0, len(owner), size):
             part = slice(i, i + size)
@@ -110,13 +110,13 @@ def count_changes(subjects: Subjects, sources: Sequence[Source], mutations: int)
     together = max(1, 50_000 // mutations)
     for first in range(0, len(sources), together):
         rows = np.arange(first, min(first + together, len(sources)))
-        drawn = Mutations.concatenate(sources[i].take(0, mutations) for i in rows)
+        drawn = Mutations.concatenate(sources[i].take(0, mutations) for i in rows.tolist())
         changes = subjects.changes(rows.repeat(mutations), drawn)
         counts[rows] = changes.reshape(len(rows), mutations).sum(axis=1)
     return counts
 
 
-def half_width(kappas: Floats, confidence: float) -> float:
+def half_width(kappas: Floats | Sequence[float], confidence: float) -> float:
     """Half the interval of the mean of ``kappas``: z * population std / sqrt(n).
 
     Table 1's interval (protocol, section 2); z is 2.576 at 99%. NaN for no samples.

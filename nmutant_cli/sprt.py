@@ -112,7 +112,7 @@ def run(test: Test, changes: AnyArray) -> Outcome:
         mutations += 1
         n += test.count_per_mutation
         c += bool(changed)
-        ratio = test.log_ratio(c, n)
+        ratio = float(test.log_ratio(c, n))
         if test.rule == "published":
             total += ratio
             ratio = total

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from nmutant_cli.errors import ArtifactError
+from nmutant_cli.sensitivity import half_width
 from nmutant_cli.types import Bools
 
 NORMAL = "normal"
@@ -29,19 +28,6 @@ WHOLE = ("n", "adversary", "identified", "undecided")
 
 SHORTEST = ("step_size", "mu", "kappa1")
 """Columns of settings, written without trailing zeros. Other numbers are given two decimals."""
-
-
-def interval(kappas: ArrayLike, confidence: float) -> float:
-    """Half width of the confidence interval of the mean of ``kappas``, shape ``(n,)``.
-
-    ``z * s / sqrt(n)`` with the population standard deviation s, as in Table 1 (protocol,
-    section 2); z is 2.576 at confidence 0.99. In the unit of ``kappas``; nan if there are none.
-    """
-    values = np.asarray(kappas, dtype=np.float64)
-    if values.size == 0:
-        return math.nan
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    return float(z * values.std() / math.sqrt(values.size))
 
 
 def means(
@@ -62,7 +48,7 @@ def means(
             values = kappa.loc[at_step & (kappa["samples"] == slug).to_numpy(), "kappa"].to_numpy()
             mean = 100 * float(values.mean()) if values.size else math.nan
             rows.append(
-                (dataset, step, title, values.size, mean, 100 * interval(values, confidence))
+                (dataset, step, title, values.size, mean, 100 * half_width(values, confidence))
             )
     ci = f"ci{number(100 * confidence)}_percent"
     columns = ["dataset", "step_size", "samples", "n", "kappa_percent", ci]
@@ -83,9 +69,10 @@ def table1(
     kappa_percent, ci99_percent`` - ``ci95_percent`` at confidence 0.95 - in percent with two
     decimals, by rising step size, then in the order of ``titles``.
     """
-    return means(kappa, titles, dataset, step_sizes, confidence).round(
-        {"kappa_percent": 2, f"ci{number(100 * confidence)}_percent": 2}
-    )
+    table = means(kappa, titles, dataset, step_sizes, confidence)
+    for column in table.columns[-2:]:
+        table[column] = [round(value, 2) for value in table[column]]
+    return table
 
 
 def table2(

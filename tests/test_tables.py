@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmutant_cli.errors import ArtifactError
-from nmutant_cli.tables import formatted, interval, means, table1, table2, to_csv, to_text
+from nmutant_cli.sensitivity import half_width
+from nmutant_cli.tables import formatted, means, table1, table2, to_csv, to_text
 
 TITLES = {"normal": "normal", "fgsm": "FGSM", "cw": "C&W", "wl": "WL"}
 STEPS = (1.0, 5.0, 10.0)
@@ -45,10 +46,10 @@ def run_table2(rows, **changes):
 def test_the_interval_is_that_of_the_paper():
     # 100 values 0 and 100 values 1: population standard deviation 0.5, n = 200.
     values = [0.0, 1.0] * 100
-    assert interval(values, 0.99) == pytest.approx(2.576 * 0.5 / math.sqrt(200), rel=1e-4)
-    assert interval(values, 0.95) == pytest.approx(1.960 * 0.5 / math.sqrt(200), rel=1e-4)
-    assert interval([0.3], 0.99) == 0
-    assert math.isnan(interval([], 0.99))
+    assert half_width(values, 0.99) == pytest.approx(2.576 * 0.5 / math.sqrt(200), rel=1e-4)
+    assert half_width(values, 0.95) == pytest.approx(1.960 * 0.5 / math.sqrt(200), rel=1e-4)
+    assert half_width([0.3], 0.99) == 0
+    assert math.isnan(half_width([], 0.99))
 
 
 def test_table_1_has_the_rows_of_the_paper_in_its_order():

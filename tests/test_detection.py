@@ -1,0 +1,149 @@
+"""Sensitivity and batched detection against one-by-one loops, on a model with clear margins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nmutant_cli.config import Mutation
+from nmutant_cli.detection import detect
+from nmutant_cli.mutations import MutationStream, apply
+from nmutant_cli.sensitivity import (
+    FixedMutations,
+    Subjects,
+    count_changes,
+    half_width,
+    reference,
+)
+from nmutant_cli.sprt import Test, run
+
+SHAPE = (6, 6, 1)
+SETTINGS = Mutation()
+STEP = 3.0
+
+
+def predict(images):
+    """Which quarter of the grey scale the brightest corner is in: labels from pixels alone."""
+    corners = images[:, [0, 0, -1, -1], [0, -1, 0, -1], 0]
+    return np.clip(np.floor(corners.max(axis=1) * 4), 0, 3).astype(np.int64)
+
+
+IMAGES = np.random.default_rng(3).random((24, *SHAPE)).astype(np.float32)
+LABELS = predict(IMAGES)
+
+
+def streams(rows, purpose="detect"):
+    return [MutationStream(SHAPE, SETTINGS, 11, purpose, int(row)) for row in rows]
+
+
+def literal_changes(row, count, label=None):
+    """Whether each mutation of one image changes its label, one call of the model for each."""
+    drawn = streams([row])[0].take(0, count)
+    own = predict(IMAGES[row : row + 1])[0] if label is None else label
+    return [
+        bool(predict(apply(IMAGES[row : row + 1], drawn[i : i + 1], STEP))[0] != own)
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("labels", [None, (LABELS + 1) % 4])
+def test_kappa_equals_a_literal_loop(labels):
+    subjects = Subjects(reference(predict, STEP), IMAGES, labels)
+    counts = count_changes(subjects, streams(range(24)), 40)
+    for row, count in enumerate(counts):
+        assert count == sum(literal_changes(row, 40, None if labels is None else labels[row]))
+    assert 0 < counts.sum()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    batch=st.integers(1, 300),
+    order=st.permutations(range(24)),
+    cut=st.integers(0, 24),
+    deterministic=st.booleans(),
+)
+def test_kappa_is_the_same_for_any_batch_order_and_resume_point(batch, order, cut, deterministic):
+    expected = count_changes(Subjects(reference(predict, STEP), IMAGES), streams(range(24)), 50)
+    found = np.zeros(24, np.int64)
+    for rows in (order[:cut], order[cut:]):
+        label = reference(predict, STEP, batch_size=batch, deterministic=deterministic)
+        subjects = Subjects(label, IMAGES[list(rows)])
+        found[list(rows)] = count_changes(subjects, streams(rows), 50)
+    assert (found == expected).all()
+
+
+def test_one_list_can_serve_all_images():
+    shared = streams([0])[0].take(0, 64)
+    counts = count_changes(
+        Subjects(reference(predict, STEP), IMAGES), [FixedMutations(shared)] * 24, 64
+    )
+    for row in (0, 7, 23):
+        images = np.repeat(IMAGES[row : row + 1], 64, axis=0)
+        assert counts[row] == (predict(apply(images, shared, STEP)) != LABELS[row]).sum()
+
+
+def test_a_deterministic_model_is_not_asked_about_mutations_that_change_nothing():
+    asked = []
+
+    def spy(images):
+        asked.append(len(images))
+        return predict(images)
+
+    drawn = streams([0])[0].take(0, 60)
+    count_changes(Subjects(reference(spy, STEP), IMAGES[:1]), [FixedMutations(drawn)], 60)
+    assert sum(asked) == 1 + 60 - drawn.is_identity.sum()
+
+
+TESTS = [
+    Test(rule, p0, p1, cap=cap)
+    for rule in ("wald", "algorithm1", "published")
+    for p0, p1, cap in ((0.02, 0.1, 90), (0.1, 0.4, 30), (0.005, 0.011, 120))
+]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    block=st.one_of(st.none(), st.integers(1, 130)),
+    batch=st.integers(1, 300),
+    order=st.permutations(range(24)),
+    cut=st.integers(0, 24),
+)
+def test_batched_detection_decides_as_the_literal_loop_mutation_by_mutation(
+    block, batch, order, cut
+):
+    expected = {
+        row: [run(test, literal_changes(row, 120)) for test in TESTS] for row in EXPECTED_ROWS
+    }
+    for rows in (order[:cut], order[cut:]):
+        subjects = Subjects(reference(predict, STEP, batch_size=batch), IMAGES[list(rows)])
+        found = detect(subjects, streams(rows), TESTS, block)
+        for i, row in enumerate(rows):
+            for test, outcome in zip(found, expected.get(row, []), strict=False):
+                got = (test.verdict[i], test.n[i], test.c[i], test.mutations[i])
+                assert got == (outcome.verdict, outcome.n, outcome.c, outcome.mutations)
+
+
+EXPECTED_ROWS = (0, 3, 8, 15, 23)
+
+
+def test_all_rows_and_all_rules_against_the_literal_loop():
+    found = detect(Subjects(reference(predict, STEP), IMAGES), streams(range(24)), TESTS)
+    for row in range(24):
+        changes = literal_changes(row, 120)
+        for test, one in zip(TESTS, found, strict=True):
+            outcome = run(test, changes)
+            got = (one.verdict[row], one.n[row], one.c[row], one.mutations[row])
+            assert got == (outcome.verdict, outcome.n, outcome.c, outcome.mutations), test
+    assert {v for one in found for v in one.verdict} == {0, 1, 2}, "every verdict is met"
+
+
+def test_no_samples_no_decisions():
+    nobody = Subjects(reference(predict, STEP), IMAGES[:0])
+    assert len(detect(nobody, [], TESTS)[0].verdict) == 0
+    assert len(count_changes(nobody, [], 10)) == 0
+
+
+def test_the_interval_is_z_times_the_population_deviation():
+    assert half_width([0.0, 1.0], 0.99) == pytest.approx(2.5758 * 0.5 / np.sqrt(2), rel=1e-4)

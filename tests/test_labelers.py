@@ -1,0 +1,106 @@
+"""The compiled graph against the NumPy reference."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from nmutant_cli.config import Mutation
+from nmutant_cli.errors import ModelError
+from nmutant_cli.labelers import KerasLabel, Mutate
+from nmutant_cli.mutations import MutationStream, apply, draw, identity
+from nmutant_cli.networks import NETWORKS, initialize
+from nmutant_cli.types import Bounds
+
+SHAPES = [(28, 28, 1), (32, 32, 3), (5, 9, 3)]
+
+
+@pytest.mark.parametrize("clip", [None, Bounds(0, 1)])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("rectangle", [1, 3, 4])
+def test_the_layer_mutates_as_the_reference_does(shape, rectangle, clip):
+    rng = np.random.default_rng(2)
+    images = rng.random((90, *shape), dtype=np.float32)
+    m = draw(rng, 90, shape, Mutation(max_rectangle=rectangle, amplitude=4))
+    step = np.float32(5)
+    corners = np.stack([m.top, m.left, m.top + m.height, m.left + m.width], axis=1)
+    mutated = Mutate(clip)([images, corners, step * m.level, step * m.patch])
+    np.testing.assert_allclose(np.asarray(mutated), apply(images, m, 5, clip), atol=1e-6)
+
+
+def network(name, shape, **options):
+    model = NETWORKS[name](shape, 10, None)
+    initialize(model, np.random.default_rng(1), "keras")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("mnist", (28, 28, 1)), ("cifar10_basic", (32, 32, 3))]
+)
+def test_labels_are_those_of_the_network_on_the_reference_mutations(name, shape):
+    model = network(name, shape)
+    rng = np.random.default_rng(3)
+    images = rng.random((150, *shape), dtype=np.float32)
+    drawn = draw(rng, 150, shape, Mutation())
+    label = KerasLabel(model, 1.0, max_rectangle=3, batch_size=64)
+    for step in (1.0, 5.0):
+        logits = np.sort(np.asarray(model(apply(images, drawn, step))), axis=1)
+        clear = logits[:, -1] - logits[:, -2] > 1e-4
+        assert clear.mean() > 0.9, "the rest is on a boundary"
+        expected = np.asarray(model(apply(images, drawn, step))).argmax(axis=1)
+        found = np.concatenate(
+            [label.at(step)(images[i : i + 50], drawn[i : i + 50]) for i in range(0, 150, 50)]
+        )
+        assert (found == expected)[clear].all()
+    assert label.deterministic
+
+
+def test_dropout_left_on_depends_on_the_key_alone():
+    model = network("cifar10_allconv", (32, 32, 3))
+    rng = np.random.default_rng(4)
+    images = rng.random((24, 32, 32, 3), dtype=np.float32)
+    drawn = MutationStream((32, 32, 3), Mutation(), 0, "x").take(0, 24)
+    stochastic = [
+        KerasLabel(model, 1.0, max_rectangle=3, batch_size=size, stochastic=True)
+        for size in (24, 7)
+    ]
+    assert not stochastic[0].deterministic
+    whole = stochastic[0](images, drawn)
+    order = rng.permutation(24)
+    parts = np.concatenate(
+        [stochastic[1](images[order[i : i + 7]], drawn[order[i : i + 7]]) for i in range(0, 24, 7)]
+    )
+    assert (parts == whole[order]).mean() > 0.9
+    plain = KerasLabel(model, 1.0, max_rectangle=3, batch_size=24)
+    assert (plain(images, drawn) != whole).any(), "dropout is on"
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.5, 0.8])
+def test_the_keyed_mask_drops_its_share_and_keeps_the_mean(rate):
+    from nmutant_cli.labelers import KeyedDropout
+
+    keys = np.random.default_rng(0).integers(0, 2**31, 400).astype(np.int32)
+    out = np.asarray(KeyedDropout(rate, salt=3)([np.ones((400, 500), np.float32), keys]))
+    assert abs((out == 0).mean() - rate) < 0.005
+    assert out.max() == pytest.approx(1 / (1 - rate))
+    # Neither rows nor columns nor layers share their masks.
+    assert abs(np.corrcoef(out[0], out[1])[0, 1]) < 0.2
+    assert np.abs(out.mean(axis=0) - 1).max() < 0.6
+    again = np.asarray(KeyedDropout(rate, salt=4)([np.ones((400, 500), np.float32), keys]))
+    assert abs(np.corrcoef(out.ravel(), again.ravel())[0, 1]) < 0.02
+
+
+def test_networks_that_cannot_keep_dropout_on_are_refused():
+    x = keras.Input((8, 8, 1))
+    functional = keras.Model(x, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+    with pytest.raises(ModelError, match="stochastic_inference"):
+        KerasLabel(functional, 1.0, max_rectangle=3, stochastic=True)
+
+
+def test_the_label_of_the_image_itself():
+    model = network("mnist", (28, 28, 1))
+    images = np.random.default_rng(3).random((10, 28, 28, 1), dtype=np.float32)
+    label = KerasLabel(model, 1.0, max_rectangle=3, batch_size=16)
+    expected = np.asarray(model(images)).argmax(axis=1)
+    assert (label(images, identity(10, (28, 28, 1))) == expected).all()
