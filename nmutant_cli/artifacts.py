@@ -166,7 +166,9 @@ class RunFolder:
             return {}
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))["artefacts"]
-            if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
+            if not isinstance(entries, dict) or not all(
+                isinstance(e, dict) for e in entries.values()
+            ):
                 raise TypeError("artefacts is not a mapping of mappings")
         except (OSError, ValueError, KeyError, TypeError):
             self._say(f"{path}: is damaged; every artefact of this run is made again")

@@ -6,20 +6,54 @@ Attack settings carry CleverHans's parameter names.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+def _no_truth_value(value: object) -> object:
+    if isinstance(value, bool):
+        raise PydanticCustomError("float_type", "Input should be a number")
+    return value
+
+
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_truth_value)]
+"""Text is read as a number: YAML takes 1e-3 for a word. True and false are none."""
+Positive = Annotated[Number, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0, strict=True)]
 Count = Annotated[int, Field(ge=0, strict=True)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[Number, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 DatasetName = Literal["digits", "mnist", "cifar10"]
 NetworkName = Literal["mnist", "cifar10_basic", "cifar10_allconv", "substitute"]
 
 TITLES = {"fgsm": "FGSM", "cw": "C&W", "jsma": "JSMA", "blackbox": "BB", "bim": "BIM", "pgd": "PGD"}
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint to append to an error, empty where nothing known comes close to ``word``."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class VariantError(ValueError):
+    """What is wrong with the settings of one of ``variants``."""
+
+    def __init__(self, name: str, cause: ValidationError) -> None:
+        super().__init__(f"variants.{name}: {cause.errors()[0]['msg']}")
+        self.name, self.cause = name, cause
 
 
 class Section(BaseModel):
@@ -33,10 +67,10 @@ class Model(Section):
     epochs: PositiveInt = 6
     batch_size: PositiveInt = 128
     learning_rate: Positive = 1e-3
-    label_range: tuple[float, float] | None = None
+    label_range: tuple[Number, Number] | None = None
     """One-hot labels clipped to this range, [0.1 / 9, 0.9] for the published FGSM network."""
     initialization: Literal["paper", "keras"] = "paper"
-    dropout: tuple[Annotated[float, Field(ge=0, lt=1)], ...] | None = None
+    dropout: tuple[Annotated[Number, Field(ge=0, lt=1)], ...] | None = None
     """Drop rates, where not the network's own."""
     stochastic_inference: bool = False
     """Leave dropout on when labels are asked for, as the published CIFAR10 run most likely did."""
@@ -85,7 +119,7 @@ class PGDParams(AttackParams):
 
 class CWParams(AttackParams):
     method: Literal["cw"]
-    confidence: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    confidence: Annotated[Number, Field(ge=0)] = 0.0
     learning_rate: Positive = 5e-3
     binary_search_steps: PositiveInt = 5
     max_iterations: PositiveInt = 1000
@@ -96,8 +130,8 @@ class CWParams(AttackParams):
 
 class JSMAParams(AttackParams):
     method: Literal["jsma"]
-    theta: Annotated[float, Field(gt=-1.0001, lt=1.0001)] = 1.0
-    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    theta: Annotated[Number, Field(ge=-1, le=1)] = 1.0
+    gamma: Annotated[Number, Field(gt=0, le=1)] = 0.1
     targets: Literal["others", "all"] = "others"
 
     @field_validator("theta")
@@ -114,7 +148,7 @@ class BlackBoxParams(AttackParams):
     holdout: PositiveInt = 150
     data_aug: PositiveInt = 6
     """Rounds of training, with Jacobian augmentation between them."""
-    lambda_: Annotated[float, Field(gt=0, alias="lambda")] = 0.1
+    lambda_: Annotated[Number, Field(gt=0, alias="lambda")] = 0.1
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 128
     learning_rate: Positive = 1e-3
@@ -210,13 +244,18 @@ class Detection(Section):
         tuple[Literal["wald", "algorithm1", "published"], ...], Field(min_length=1)
     ] = ("wald",)
     step_size: Positive = 1.0
-    kappa1: Annotated[float, Field(gt=0, lt=1)] | Literal["measured"] = "measured"
+    kappa1: Annotated[Number, Field(gt=0, lt=1)] | Literal["measured"] = "measured"
     """A number, or ``measured``: the upper end of the interval of the normal samples' kappa."""
-    mu: Annotated[tuple[Annotated[float, Field(gt=1)], ...], Field(min_length=1)] = (1.2, 1.5, 1.8, 2.0)
+    mu: Annotated[tuple[Annotated[Number, Field(gt=1)], ...], Field(min_length=1)] = (
+        1.2,
+        1.5,
+        1.8,
+        2.0,
+    )
     sigma: Positive | None = None
     """Half width of the indifference region; (mu - 1) * kappa1 where it is not given."""
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    beta: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05
+    beta: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05
     cap: PositiveInt = 2000
     model: Name | None = None
     """Ask this network for the labels instead of the one that was attacked."""
@@ -245,7 +284,13 @@ class Detection(Section):
     def _hypotheses_exist(self) -> Detection:
         if self.kappa1 != "measured":
             for mu in self.mu:
-                self.hypotheses(self.kappa1, mu)
+                try:
+                    self.hypotheses(self.kappa1, mu)
+                except ValueError as error:
+                    sigma = "" if self.sigma is None else f", sigma {self.sigma:g}"
+                    raise ValueError(
+                        f"kappa1 {self.kappa1:g}, mu {mu:g}{sigma}: {error}"
+                    ) from error
         return self
 
 
@@ -281,14 +326,22 @@ class Settings(Section):
         if "base" in self.variants:
             raise ValueError("variants: the name 'base' stands for the model section")
         for name in self.variants:
-            self.model_settings(name)
+            try:
+                self.model_settings(name)
+            except ValidationError as error:
+                raise VariantError(name, error) from error
         known = ["base", *self.variants]
-        used = {f"attack.sets.{key}.model": attack.model for key, attack in self.attack.sets.items()}
+        used = {
+            f"attack.sets.{key}.model": attack.model for key, attack in self.attack.sets.items()
+        }
         if self.detection.model is not None:
             used["detection.model"] = self.detection.model
         for field, name in used.items():
             if name not in known:
-                raise ValueError(f"{field}: unknown network {name!r}, known are {', '.join(known)}")
+                hint = did_you_mean(name, known)
+                raise ValueError(
+                    f"{field}: unknown network {name!r}; known are {', '.join(known)}{hint}"
+                )
         steps = self.sensitivity.step_sizes
         if self.detection.kappa1 == "measured" and self.detection.step_size not in steps:
             raise ValueError(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,23 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from nmutant_cli import config
+from nmutant_cli.config import did_you_mean
 from nmutant_cli.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML, but a key that stands twice in one section is an error."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    problem = f"the key {key.value!r} stands twice in one section"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                seen.add((key.tag, key.value))
+        return node
 
 
 def config_folder() -> Path:
@@ -28,16 +44,17 @@ def find(name: str) -> Path:
 
     Raises ConfigError if there is neither.
     """
-    if Path(name).is_file():
-        return Path(name)
+    with contextlib.suppress(OSError):  # such as a name that is too long
+        if Path(name).is_file():
+            return Path(name)
     folder = config_folder()
     known = sorted(path.stem for path in folder.glob("*.yaml"))
-    stem = name.removesuffix(".yaml")
-    if stem in known:
-        return folder / f"{stem}.yaml"
-    raise ConfigError(
-        f"{name}: no such config file, nor one of the configs that come along: "
-        f"{', '.join(known)}{_did_you_mean(stem, known)}"
+    if name.removesuffix(".yaml") in known:
+        return folder / f"{name.removesuffix('.yaml')}.yaml"
+    hint = did_you_mean(Path(name).name.removesuffix(".yaml"), known)
+    raise _error(
+        f"--config {name}: no such file, nor one of the configs that come along: "
+        f"{', '.join(known)}{hint}"
     )
 
 
@@ -51,23 +68,30 @@ def load(
     """
     path = find(name)
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
+        mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not valid YAML: {error.problem}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+        raise _error(f"{where}: not valid YAML: {error.problem or error.context}") from error
+    except OSError as error:
+        raise _error(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # PyYAML lets many kinds through, as for the date 2020-13-01
+        raise _error(f"{path}: not valid YAML: {error}") from error
     if not isinstance(document, dict):
-        raise ConfigError(f"{path}: must hold settings (section: ...), it holds {document!r:.40}")
+        held = "nothing" if document is None else _show(document)
+        raise _error(f"{path}: must hold settings (key: value), it holds {held}")
+    sources: dict[str, str] = {}
     for override in overrides:
-        _override(document, override)
+        sources[_override(document, override)] = f"--set {override}"
     if seed is not None:
         document["seed"] = seed
+        sources["seed"] = f"--seed {seed}"
     try:
         return path, config.Settings.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error, document)}") from error
+        field, problem = _explain(error, document)
+        source = next((text for key, text in sources.items() if _covers(key, field)), path)
+        raise _error(f"{source}: {problem}") from error
 
 
 def json_schema() -> str:
@@ -75,80 +99,165 @@ def json_schema() -> str:
     return json.dumps(config.Settings.model_json_schema(), indent=2) + "\n"
 
 
-def _override(document: dict[str, Any], text: str) -> None:
+def _error(text: str) -> ConfigError:
+    """In one line that a terminal can show, whatever was in the file."""
+    line = " ".join(text.split())
+    return ConfigError("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
+
+
+def _override(document: dict[str, Any], text: str) -> str:
+    """Apply ``section.key=value`` in place; returns ``section.key``."""
     field, equals, value = text.partition("=")
     keys = field.strip().split(".")
     if not equals or not all(keys):
-        raise ConfigError(f"--set {text}: must look like section.key=value")
+        raise _error(f"--set {text}: must look like section.key=value")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text}: the value is not valid YAML") from error
+        parsed = yaml.load(value, _Loader)
+    except Exception as error:
+        raise _error(f"--set {text}: the value is not valid YAML") from error
     section = document
     for key in keys[:-1]:
-        if section.get(key) is None:
-            section[key] = {}
+        inner = section.get(key)
+        if inner is not None and not isinstance(inner, dict):
+            raise _error(f"--set {text}: {key} is a value, not a section")
+        # A copy: a YAML alias may have put the same section in two places.
+        section[key] = dict(inner or {})
         section = section[key]
-        if not isinstance(section, dict):
-            raise ConfigError(f"--set {text}: {key} is a value, not a section")
     section[keys[-1]] = parsed
+    return ".".join(keys)
 
 
-def _explain(error: ValidationError, document: dict[str, Any]) -> str:
-    """The first thing that is wrong, as ``field: value ... what is allowed``."""
-    first = error.errors()[0]
-    place, section = _place(first["loc"])
-    field = ".".join(place) or "settings"
-    rest = len(error.errors()) - 1
-    more = f" (and {rest} more)" if rest else ""
-    value = first["input"]
-    kind, context = first["type"], first.get("ctx", {})
+def _covers(changed: str, field: str) -> bool:
+    """Whether ``field`` is what was ``changed``, or a part of it, or holds it."""
+    inner, outer = f"{field}.", f"{changed}."
+    return inner.startswith(outer) or outer.startswith(inner)
+
+
+def _explain(
+    error: ValidationError, document: Mapping[Any, Any], root: type[BaseModel] = config.Settings
+) -> tuple[str, str]:
+    """The first field that is wrong, and ``field: what is wrong and what is allowed``."""
+    # A list all of whose items are wrong is reported as too short as well.
+    errors = [e for e in error.errors() if e["type"] != "too_short" or not e["ctx"]["actual_length"]]
+    first = errors[0]
+    kind, value = first["type"], first["input"]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, config.VariantError):
+        field, problem = _explain(cause.cause, document["variants"][cause.name], config.Model)
+        return f"variants.{cause.name}.{field}", f"variants.{cause.name}.{problem}"
+    places = [_place(e["loc"], document, root) for e in errors]
+    place, section = places[0]
+    field = ".".join(place)
+    others = len({tuple(p) for p, _ in places}) - 1
+    more = f" (and {others} more)" if others else ""
+    if cause is not None and not field:  # of several sections: the message itself names the field
+        return str(cause).partition(":")[0], f"{cause}{more}"
+    if cause is not None:
+        shown = "" if isinstance(value, dict) else f"{_show(value)} "
+        return field, f"{field}: {shown}{cause}{more}"
     if kind == "extra_forbidden":
-        known = [f.alias or name for name, f in section.model_fields.items()] if section else []
-        return f"{field}: unknown key{_did_you_mean(place[-1], known)}{more}"
-    if kind == "missing":
-        return f"{field}: is missing{more}"
-    if kind == "union_tag_not_found":
-        return f"{field}.method: is missing; one of {context.get('discriminator', 'method')}s: " + (
-            ", ".join(config.METHODS) + more
+        known = _fields(section)
+        listed = ", ".join(known)
+        return (
+            field,
+            f"{field}: unknown key; known are {listed}{did_you_mean(place[-1], known)}{more}",
         )
+    if kind == "invalid_key":
+        return field, f"{field}: unknown key; keys are words{more}"
+    if kind == "missing":
+        return field, f"{field}: is missing{more}"
+    if kind == "union_tag_not_found":
+        listed = ", ".join(config.METHODS)
+        return field, f"{field}.method: is missing; it must be one of {listed}{more}"
     if kind == "union_tag_invalid":
-        tag = str(context["tag"])
-        hint = _did_you_mean(tag, config.METHODS)
-        return f"{field}.method: {tag!r} is not one of {', '.join(config.METHODS)}{hint}{more}"
-    if kind == "value_error":
-        cause = str(context["error"])
-        message = cause if value is None or isinstance(value, dict) else f"{value!r} {cause}"
-        return f"{field}: {message}{more}" if place else f"{cause}{more}"
+        field, value = f"{field}.method", first["ctx"]["tag"]
+        allowed, words = ["one of " + ", ".join(config.METHODS)], list(config.METHODS)
+    else:
+        same = [e for e, (p, _) in zip(errors, places, strict=True) if p == place]
+        allowed = [_allowed(e) for e in same]
+        words = [word for e in same if e["type"] == "literal_error" for word in _words(e)]
+    hint = did_you_mean(str(value), words) if isinstance(value, str) else ""
+    required = " or ".join(dict.fromkeys(allowed))
+    return field, f"{field}: {_show(value)} is not allowed; it must be {required}{hint}{more}"
+
+
+_ALLOWED = {
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "below {lt}",
+    "less_than_equal": "at most {le}",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "a text",
+    "string_pattern_mismatch": "a name of small letters, digits, - and _",
+    "tuple_type": "a list, such as [1, 2]",
+    "dict_type": "a section (key: value)",
+    "model_type": "a section (key: value)",
+    "model_attributes_type": "a section (key: value)",
+    "too_short": "a list of {min_length} or more",
+    "too_long": "a list of at most {max_length}",
+}
+
+
+def _allowed(error: Any) -> str:
+    """What may stand where pydantic found this error."""
+    kind = error["type"]
     if kind == "literal_error":
-        names = [n.strip().strip("'") for n in context["expected"].replace(" or ", ", ").split(",")]
-        hint = _did_you_mean(str(value), names)
-        return f"{field}: {value!r} is not one of {', '.join(names)}{hint}{more}"
-    message = first["msg"].replace("Input should", "should")
-    return f"{field}: {value!r:.60} is not allowed: it {message[0].lower()}{message[1:]}{more}"
+        words = _words(error)
+        return "one of " + ", ".join(words) if len(words) > 1 else repr(words[0])
+    if kind in _ALLOWED:
+        return _ALLOWED[kind].format(**error.get("ctx", {}))
+    message: str = error["msg"]
+    return message.removeprefix("Input should be ")
 
 
-def _place(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel] | None]:
+def _words(error: Any) -> list[str]:
+    expected: str = error["ctx"]["expected"]
+    return [word.strip().strip("'") for word in expected.replace(" or ", ", ").split(",")]
+
+
+def _place(
+    location: Sequence[int | str], document: Any, root: type[BaseModel]
+) -> tuple[list[str], type[BaseModel] | None]:
     """The field as a user writes it, without pydantic's union tags, and the section it lies in."""
     place: list[str] = []
-    section: type[BaseModel] | None = config.Settings
-    inside: type[BaseModel] | None = section
+    section: type[BaseModel] | None = None
+    inside: type[BaseModel] | None = root
+    here = document
     for part in location:
-        if len(place) == 3 and place[:2] == ["attack", "sets"] and part in config.METHODS:
-            inside = config.METHODS[str(part)]
+        if len(place) == 3 and place[:2] == ["attack", "sets"] and inside is None:
+            inside = config.METHODS.get(str(part))
             continue
-        if not isinstance(part, int) and part in ("float", "constrained-float", "literal['measured']"):
+        held = isinstance(here, Mapping) and part in here
+        if not (held or part in _fields(inside) or isinstance(part, int)):
             continue
         section = inside
         place.append(str(part))
+        if held:
+            here = here[part]
+        else:
+            listed = isinstance(here, Sequence) and isinstance(part, int) and part < len(here)
+            here = here[part] if listed else None
         found = inside.model_fields.get(str(part)) if inside else None
         annotation = found.annotation if found else None
-        inside = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        sectioned = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        inside = annotation if sectioned else None
     return place, section
 
 
-def _did_you_mean(word: str, known: Sequence[str] | Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+def _fields(section: type[BaseModel] | None) -> list[str]:
+    fields = section.model_fields if section else {}
+    return [field.alias or name for name, field in fields.items()]
 
 
+def _show(value: Any) -> str:
+    """``value`` as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits; endless nesting
+        text = type(value).__name__
+    return text if len(text) <= 60 else f"{text[:57]}..."

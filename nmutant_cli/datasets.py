@@ -5,14 +5,14 @@ Images are float32 in [0, 1], shape ``(n, height, width, channels)``; labels are
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from lzma import LZMAError
 from pathlib import Path
-from zlib import error as ZlibError
 
 import numpy as np
 
@@ -63,9 +63,12 @@ def digits() -> dict[str, AnyArray]:
     images = np.rint(np.clip(images / 16.0, 0, 1) * 255).astype(np.uint8)
     order = stream(0, "digits", "split").permutation(len(images))
     images, labels = images[order], raw.target[order].astype(np.uint8)
-    return dict(
-        x_train=images[:1097], y_train=labels[:1097], x_test=images[1097:], y_test=labels[1097:]
-    )
+    return {
+        "x_train": images[:1097],
+        "y_train": labels[:1097],
+        "x_test": images[1097:],
+        "y_test": labels[1097:],
+    }
 
 
 def mnist() -> dict[str, AnyArray]:
@@ -75,7 +78,9 @@ def mnist() -> dict[str, AnyArray]:
 
 def cifar10() -> dict[str, AnyArray]:
     """CIFAR10 (Krizhevsky 2009): 50,000 + 10,000 colour images of 32x32."""
-    return _read_or_download("cifar10", {"x_train": (50000, 32, 32, 3), "x_test": (10000, 32, 32, 3)})
+    return _read_or_download(
+        "cifar10", {"x_train": (50000, 32, 32, 3), "x_test": (10000, 32, 32, 3)}
+    )
 
 
 DATASETS: dict[str, Callable[[], dict[str, AnyArray]]] = {
@@ -89,13 +94,19 @@ def _read_or_download(name: str, shapes: dict[str, tuple[int, ...]]) -> dict[str
     folder = os.environ.get("NMUTANT_DATA_DIR")
     if folder:
         path = Path(folder) / f"{name}.npz"
+        if not path.is_file():
+            raise DataError(
+                f"{path}: no such file; put it there (arrays {', '.join(ARRAYS)}, uint8) or change "
+                "NMUTANT_DATA_DIR"
+            )
         arrays = read_npz(path)
         _check(arrays, shapes, str(path))
         return arrays
     import keras
 
     try:
-        train, test = getattr(keras.datasets, name).load_data()  # checks the file's hash
+        with contextlib.redirect_stdout(sys.stderr):  # Keras's bar is no result
+            train, test = getattr(keras.datasets, name).load_data()  # checks the file's hash
     except Exception as error:
         raise DataError(
             f"{name}: not in Keras's cache and the download failed ({_first_line(error)}); put "
@@ -112,18 +123,25 @@ def read_npz(path: Path, names: tuple[str, ...] = ARRAYS) -> dict[str, AnyArray]
 
     Raises DataError if the file is missing, damaged, pickled or lacks an array.
     """
+    remedy = "get the file again"
     try:
+        if not zipfile.is_zipfile(path.open("rb")):
+            raise DataError(f"{path}: damaged or not an .npz file; {remedy}")
         with np.load(path, allow_pickle=False) as data:
-            missing = [name for name in names if name not in data.files]
+            missing = [name for name in names if f"{name}.npy" not in data.zip.namelist()]
             if missing:
-                raise DataError(f"{path}: the array {missing[0]!r} is missing; it has {data.files}")
+                raise DataError(f"{path}: lacks the array {missing[0]!r}, has {data.files}; {remedy}")
             return {name: data[name] for name in names}
+    except DataError:
+        raise
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; put it there or change NMUTANT_DATA_DIR") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, LZMAError, ZlibError) as error:
-        if "pickle" in str(error):
+        raise DataError(f"{path}: no such file") from None
+    except Exception as error:  # zipfile, zlib and NumPy each have their own
+        if "allow_pickle=False" in str(error):
             raise DataError(f"{path}: holds pickled objects, which are never loaded") from error
-        raise DataError(f"{path}: damaged or not an .npz file ({_first_line(error)})") from error
+        raise DataError(
+            f"{path}: damaged or not an .npz file ({_first_line(error)}); {remedy}"
+        ) from error
 
 
 def _check(arrays: dict[str, AnyArray], shapes: dict[str, tuple[int, ...]], where: str) -> None:

@@ -42,13 +42,22 @@ def build(settings: Model, data: Dataset, seed: int, *names: Name) -> keras.Mode
 
     Raises ModelError if the network does not fit the images or the number of dropout rates.
     """
-    keras.utils.set_random_seed(library_seed(seed, *names, "dropout"))
+    network = NETWORKS[settings.network]
+    rates = None if settings.dropout is None else list(settings.dropout)
     try:
-        model = NETWORKS[settings.network](data.image_shape, data.n_classes, settings.dropout)
+        plain = network(data.image_shape, data.n_classes, None)
+        wanted = sum(isinstance(layer, keras.layers.Dropout) for layer in plain.layers)
+        if rates is not None and len(rates) != wanted:
+            raise ModelError(
+                f"model.dropout: {rates} are {len(rates)} drop rates, the network "
+                f"{settings.network} takes {wanted}"
+            )
+        keras.utils.set_random_seed(library_seed(seed, *names, "dropout"))
+        model = network(data.image_shape, data.n_classes, rates)
     except ValueError as error:
         raise ModelError(
-            f"model.network: {settings.network!r} cannot be built for images of "
-            f"{data.image_shape} with dropout {settings.dropout} ({str(error).splitlines()[0]})"
+            f"model.network: {settings.network} cannot be built for images of "
+            f"{data.image_shape} ({str(error).splitlines()[0]})"
         ) from error
     initialize(model, stream(seed, *names, "weights"), settings.initialization)
     return model
@@ -75,13 +84,13 @@ def fit(
     steps = -(-len(x) // batch_size)
     hidden = None if progress else True
     with tqdm(total=epochs * steps, desc=progress, disable=hidden, unit="batch") as bar:
-        advance = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: bar.update())
+        advance = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: bar.update()
+        )
         for _ in range(epochs):
             # We shuffle, so that every backend sees the same order.
             order = rng.permutation(len(x))
-            model.fit(
-                x[order], y[order], batch_size, shuffle=False, verbose=0, callbacks=[advance]
-            )
+            model.fit(x[order], y[order], batch_size, shuffle=False, verbose=0, callbacks=[advance])
 
 
 def train(

@@ -1,4 +1,4 @@
-"""Sample sets: normal, wrongly labelled (WL) and adversarial images with all that is known of them."""
+"""Sample sets: normal, wrongly labelled (WL) and adversarial images."""
 
 from __future__ import annotations
 
@@ -184,8 +184,10 @@ def adversarial(
             before[rows] if untargeted else target[rows],
             params,
             data.bounds,
-            [stream(settings.seed, data.name, "attack", name, int(i), int(target[k]))
-             for k, i in zip(rows, index[rows], strict=True)],
+            [
+                stream(settings.seed, data.name, "attack", name, int(i), int(target[k]))
+                for k, i in zip(rows, index[rows], strict=True)
+            ],
             judge=lambda images: predict_labels(model, images),
         )
         image[rows], l0[rows], l2[rows], linf[rows] = made.x_adv, made.l0, made.l2, made.linf

@@ -45,7 +45,7 @@ def run(
             clip_max=bounds.upper,
             y=labels,
             targeted=params.targets != "untargeted",
-            sanity_checks=False,  # they refuse an eps larger than the range of a pixel
+            sanity_checks=False,  # they raise a ValueError with NumPy 2
         ),
         x,
         y,

@@ -30,7 +30,7 @@ from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 NO_UPPER_BOUND = 1e10
-PATIENCE = 3
+PATIENCE = 4
 
 
 def run(

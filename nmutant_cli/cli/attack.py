@@ -27,8 +27,11 @@ def command(experiment: Experiment) -> None:
     for slug, samples in experiment.all_samples().items():
         chosen = samples.counted()
         row = (experiment.titles[slug], len(samples), len(chosen))
-        rows.append((*row, chosen.l0.mean(), chosen.l2.mean(), chosen.linf.mean())
-                    if len(chosen) else (*row, None, None, None))
+        rows.append(
+            (*row, chosen.l0.mean(), chosen.l2.mean(), chosen.linf.mean())
+            if len(chosen)
+            else (*row, None, None, None)
+        )
     columns = ["samples", "tried", "counted", "mean_l0", "mean_l2", "mean_linf"]
-    frame = pd.DataFrame(rows, columns=columns).astype({c: float for c in columns[3:]})
+    frame = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:], float))
     show(to_text(frame), *(experiment.samples_path(slug) for slug in experiment.titles))

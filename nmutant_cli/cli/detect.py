@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def command(experiment: Experiment) -> None:
     """Run the sequential tests on every sample (Table 2).
 
-    Trains and attacks first, and measures kappa if kappa1 is to be measured, where that is not done.
+    Trains, attacks and measures the normal kappa first (for a measured kappa1), where that is
+    not done.
     """
     from nmutant_cli.measuring import detections_csv
     from nmutant_cli.reporting import table2

@@ -77,7 +77,8 @@ def _opened(
     log = logging.getLogger("nmutant")
     log.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
     # TensorFlow's messages about absent GPUs are no news to the user.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if verbose else "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     # The same seed is to give the same network.
     os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")
 

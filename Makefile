@@ -1,0 +1,44 @@
+# make install | demo | test | lint | reproduce-tables
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install demo test test-slow lint schema reproduce-tables bench-attacks lock clean
+.DEFAULT_GOAL := install
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+install: $(VENV)/installed  ## a virtual environment with everything in it
+
+demo: install  ## the whole experiment on the embedded digits: Table 1, Table 2, report.html
+	$(BIN)/nmutant run --config digits
+
+test: install  ## the fast tests
+	$(BIN)/python -m pytest
+
+test-slow: install  ## the slow tests too
+	$(BIN)/python -m pytest -m 'slow or not slow'
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+schema: install  ## the JSON schema of a config file
+	$(BIN)/nmutant schema > configs/schema.json
+
+reproduce-tables: install  ## the published MNIST experiment; set NMUTANT_DATA_DIR if offline
+	$(BIN)/nmutant run --config mnist
+
+bench-attacks: install  ## our attacks beside Foolbox's and ART's
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[oracles]'
+	$(BIN)/python scripts/bench_attacks.py
+
+lock: install  ## write constraints.txt from what is installed here
+	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check | grep -v ' @ ' > constraints.txt
+
+clean:
+	rm -rf $(VENV) runs build dist
