@@ -147,7 +147,7 @@ class MutationStream:
     the middle gives the same as reading from the start.
     """
 
-    BLOCK = 32
+    BLOCK = 64
 
     def __init__(self, shape: ImageShape, settings: Mutation, seed: int, *names: Name) -> None:
         self._shape, self._settings, self._seed, self._names = shape, settings, seed, names
