@@ -43,7 +43,7 @@ def table2() -> pd.DataFrame:
 
 
 def compare_table1(ours: pd.DataFrame) -> pd.DataFrame:
-    """``ours`` (Table 1 of a run) with ``published_kappa_percent, published_ci99_percent, verdict``.
+    """``ours`` (Table 1 of a run) with ``published_`` columns and a ``verdict``.
 
     A cell that differs keeps the ``same conclusion`` if kappa lies on the same side: an adversarial
     set above the normal samples of its step by more than the joint interval, the normal samples

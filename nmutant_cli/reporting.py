@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nmutant_cli import figures, html, tables
+from nmutant_cli import claims, figures, html, published, tables
 from nmutant_cli.artifacts import file_digest
 from nmutant_cli.experiment import Experiment
 from nmutant_cli.measuring import detections_csv, kappa_csv, measured, read_records, threshold
@@ -85,17 +85,32 @@ def report(experiment: Experiment) -> list[Path]:
         make("table1.csv", lambda: tables.to_csv(first).encode()),
         make("table2.csv", lambda: tables.to_csv(second).encode()),
     ]
+    shown = {
+        "Table 1: sensitivity to random mutation": first,
+        "Table 2: detection": second,
+    }
+    if dataset in set(published.table1()["dataset"]):
+        beside = {
+            "Table 1 beside the published one": published.compare_table1(first),
+            "Table 2 beside the published one": published.compare_table2(second),
+            "The claims of the text": _claims(experiment, second),
+        }
+        shown |= beside
+        for name, frame in zip(("table1", "table2", "claims"), beside.values(), strict=True):
+            paths.append(make(f"compared/{name}.csv", lambda f=frame: tables.to_csv(f).encode()))  # type: ignore[misc]
     captioned = []
     for name, (draw, caption) in drawn.items():
         path = make(f"figures/{name}.png", lambda draw=draw: figures.to_png(draw()))  # type: ignore[misc]
         paths.append(path)
         captioned.append((caption, path.read_bytes()))
-    shown = {
-        "Table 1: sensitivity to random mutation": first,
-        "Table 2: detection": second,
-    }
     page = html.render(dataset, shown, captioned, facts(experiment)).encode()
     return [*paths, make("report.html", lambda: page)]
+
+
+def _claims(experiment: Experiment, second: pd.DataFrame) -> pd.DataFrame:
+    counts = experiment.run[experiment.model_path().name]["counts"]
+    means = tables.means(*_table1_arguments(experiment))
+    return claims.claims(means, second, 1 - counts["train_accuracy"])
 
 
 def facts(experiment: Experiment) -> Mapping[str, Any]:

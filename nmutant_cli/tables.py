@@ -198,7 +198,7 @@ def formatted(frame: pd.DataFrame) -> pd.DataFrame:
     """
 
     def style(column: str) -> Callable[[object], str]:
-        if column in WHOLE:
+        if column.removeprefix("published_") in WHOLE:
             return lambda value: f"{value:.0f}"
         if column in SHORTEST:
             return lambda value: number(value)  # type: ignore[arg-type]

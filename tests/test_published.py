@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nmutant_cli import published
+from nmutant_cli.claims import claims
+from nmutant_cli.errors import ArtifactError
+
+
+def as_ours(dataset="MNIST"):
+    """The paper's own tables in the form of a run's."""
+    first, second = published.table1(), published.table2()
+    first = first[first["dataset"] == dataset].assign(n=500).reset_index(drop=True)
+    second = second[second["dataset"] == dataset].assign(rule="published", undecided=0)
+    return first, second.reset_index(drop=True)
+
+
+def test_the_tables_are_whole():
+    first, second = published.table1(), published.table2()
+    assert len(first) == 2 * 3 * 6
+    assert len(second) == 2 * 6 * 4
+    # Accuracy is what the counts say: a check on the transcription.
+    attacks = second[second["adversary"] > 0]
+    accuracy = 100 * attacks["identified"] / attacks["adversary"]
+    assert np.abs(accuracy - attacks["accuracy_percent"]).max() < 0.2
+    normal = second[second["adversary"] == 0]
+    assert np.abs(100 - normal["identified"] / 5 - normal["accuracy_percent"]).max() < 0.1
+
+
+@pytest.mark.parametrize("dataset", ["MNIST", "CIFAR10"])
+def test_the_paper_reproduces_itself(dataset):
+    first, second = as_ours(dataset)
+    assert (published.compare_table1(first)["verdict"] == "reproduced").all()
+    assert (published.compare_table2(second)["verdict"] == "reproduced").all()
+
+
+def test_a_kappa_outside_the_joint_interval_keeps_the_conclusion_or_not():
+    first, _ = as_ours()
+    at = (first["samples"] == "FGSM") & (first["step_size"] == 1)
+    joint = np.sqrt(2) * 0.61
+
+    def verdict(kappa):
+        changed = first.copy()
+        changed.loc[at, "kappa_percent"] = kappa
+        return published.compare_table1(changed).loc[at, "verdict"].item()
+
+    assert verdict(4.86 + 0.99 * joint) == "reproduced"
+    assert verdict(4.86 + 1.01 * joint) == "same conclusion"
+    assert verdict(0.13 + 0.5) == "differs", "not above the normal samples by more than chance"
+    assert verdict(np.nan) == "differs"
+
+
+def test_normal_samples_above_an_attack_differ():
+    first, _ = as_ours()
+    at = (first["samples"] == "normal") & (first["step_size"] == 1)
+    first.loc[at, "kappa_percent"] = 5.0
+    verdicts = published.compare_table1(first)
+    assert verdicts.loc[at, "verdict"].item() == "differs"
+
+
+def test_only_the_rule_published_is_compared():
+    _, second = as_ours()
+    both = pd.concat([second, second.assign(rule="wald")], ignore_index=True)
+    compared = published.compare_table2(both)
+    wald = compared[compared["rule"] == "wald"]
+    assert (wald["verdict"] == "").all()
+    assert wald["published_mutations"].isna().all()
+
+
+def test_table_2_is_held_to_its_tolerances():
+    _, second = as_ours()
+    at = (second["samples"] == "FGSM") & (second["mu"] == 1.2)
+
+    def verdict(**values):
+        changed = second.astype({"mutations": float}).copy()
+        for column, value in values.items():
+            changed.loc[at, column] = value
+        return published.compare_table2(changed).loc[at, "verdict"].item()
+
+    assert verdict(accuracy_percent=81 - 7.9, mutations=56 * 1.19) == "reproduced"
+    assert verdict(accuracy_percent=81 - 8.1) == "same conclusion"
+    assert verdict(mutations=56 * 1.25) == "same conclusion"
+    assert verdict(accuracy_percent=40.0) == "differs"
+    assert verdict(mutations=np.nan) == "same conclusion"
+
+
+def test_a_worse_verdict_or_a_lost_row_is_found():
+    first, _ = as_ours()
+    committed = published.compare_table1(first)
+    assert published.worse(committed, committed) == []
+    first.loc[3, "kappa_percent"] += 3
+    (found,) = published.worse(published.compare_table1(first), committed)
+    assert (found.committed, found.found) == ("reproduced", "same conclusion")
+    assert "JSMA" in str(found)
+    assert len(published.worse(committed.drop(index=5), committed)) == 1
+    # Better than committed is no matter.
+    assert published.worse(committed, published.compare_table1(first)) == []
+    with pytest.raises(ArtifactError, match="verdict"):
+        published.worse(committed, committed.drop(columns="verdict"))
+
+
+def test_the_papers_claims_hold_for_its_own_tables():
+    first, second = as_ours()
+    found = claims(first, second, training_error=0.004).set_index("claim")
+    ratio = found[found.index.str.contains("over that of normal")]
+    assert len(ratio) == 4
+    assert (ratio["verdict"] == "reproduced").all()
+    assert found.loc["their ratio falls with the step (Figure 4)", "verdict"] == "reproduced"
+    assert found.loc["a larger mu needs fewer mutations", "verdict"] == "reproduced"
+    accuracy = found.loc["average accuracy on adversarial samples (%)"]
+    assert accuracy["ours"] == "77.4"
+    assert accuracy["verdict"] == "reproduced"
+
+
+def test_claims_that_fail_are_said_to_fail():
+    first, second = as_ours()
+    # The steps in reverse order: kappa falls where the paper says it rises.
+    reverse = {1: 10, 5: 5, 10: 1}
+    first["step_size"] = first["step_size"].map(reverse)
+    second["accuracy_percent"] = 30.0
+    found = claims(first, second, training_error=0.3).set_index("claim")["verdict"]
+    assert found["both kappas grow with the step (1 / 5 / 10)"] == "differs"
+    assert found["average accuracy on adversarial samples (%)"] == "differs"
+    comparable = "kappa of normal samples at step 1 is comparable to the training error"
+    assert found[comparable] == "differs"
