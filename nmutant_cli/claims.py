@@ -9,7 +9,11 @@ import pandas as pd
 ATTACKS = ["FGSM", "C&W", "JSMA", "BB"]
 RATIOS = {"FGSM": 38, "C&W": 72, "JSMA": 53, "BB": 46}
 AVERAGES = {"MNIST": (77.4, 33.0, 97.1), "CIFAR10": (76.6, 46.5, 97.95)}
-"""Data set: accuracy over the adversarial rows, their #Mutations, accuracy of the normal rows."""
+"""Data set: accuracy and #Mutations over all rows of Table 2, accuracy of its normal rows.
+
+The text speaks of all samples, and its own table gives 76.6%, 46.5 and 33 that way. It gives 81.3%
+for MNIST, where the text has 77.4%.
+"""
 
 Row = tuple[str, str, str, str]
 
@@ -78,17 +82,16 @@ def _detection(table2: pd.DataFrame) -> Iterator[Row]:
         return
     dataset = rows["dataset"].iloc[0]
     normal = rows[rows["samples"] == "normal"]
-    adversarial = rows[rows["samples"] != "normal"]
     accuracy, mutations, right = AVERAGES[dataset]
     for claim, said, found, tolerance in (
         (
-            "average accuracy on adversarial samples (%)",
+            "average accuracy over all rows of Table 2 (%)",
             accuracy,
-            adversarial["accuracy_percent"],
+            rows["accuracy_percent"],
             8,
         ),
         ("average accuracy on normal samples (%)", right, normal["accuracy_percent"], 8),
-        ("average #Mutations on adversarial samples", mutations, adversarial["mutations"], None),
+        ("average #Mutations over all rows of Table 2", mutations, rows["mutations"], None),
     ):
         mean = float(found.mean())
         limit = 0.2 * said if tolerance is None else tolerance
