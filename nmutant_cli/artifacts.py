@@ -9,6 +9,7 @@ digest does not match or the file is not what the entry says.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -23,8 +24,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nmutant_cli.errors import ArtifactError
+from nmutant_cli.errors import ArtifactError, NMutantError
 
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+ENTRY_KEYS = {"digest", "sha256", "ingredients", "counts", "seconds", "versions"}
 LIBRARIES = ("nmutant", "tensorflow", "keras", "cleverhans", "numpy", "jax", "torch")
 Build = Callable[[Path], Mapping[str, Any] | None]
 """Writes the artefact to the path it is given; returns counts for the manifest."""
@@ -56,11 +59,35 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be written ({error.strerror or error})") from error
+    except NMutantError:
+        raise
+    except Exception as error:
+        fault = _disk_fault(error)
+        if fault is None:
+            raise
+        raise ArtifactError(f"{path}: cannot be written ({_reason(fault)})") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _disk_fault(error: BaseException) -> OSError | None:
+    """The OSError that is ``error`` or, on a disk fault, lies behind it.
+
+    A library that cannot finish its file on a full disk may fail once more, in its own way.
+    """
+    if isinstance(error, OSError):
+        return error
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, OSError) and behind.errno in DISK_FAULTS:
+            return behind
+        behind = behind.__cause__ or behind.__context__
+    return None
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class RunFolder:
@@ -78,22 +105,23 @@ class RunFolder:
         self._entries: dict[str, Any] = {}
 
     def __enter__(self) -> RunFolder:
+        self._lock = FileLock(self.path / ".lock")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                self._say(f"{self.path}: another nmutant is at work in this folder; waiting for it")
+                self._lock.acquire()
+            self._remove_leftovers()
         except OSError as error:
+            self._lock.release()
             raise ArtifactError(
-                f"{self.path}: the run folder cannot be written ({error.strerror}); "
+                f"{self.path}: the run folder cannot be written ({_reason(error)}); "
                 "choose another with --run-dir"
             ) from error
-        self._lock = FileLock(self.path / ".lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            self._say(f"{self.path}: another nmutant is at work in this folder; waiting for it")
-            self._lock.acquire()
-        self._remove_leftovers()
         self._entries = self._read_manifest()
         return self
 
@@ -115,6 +143,8 @@ class RunFolder:
         digest = digest_of(ingredients)
         why = self._stale(name, path, digest)
         if why is None:
+            # One that was killed after its last piece may have left its journal.
+            self._journal_path(name).unlink(missing_ok=True)
             return path
         if why:
             self._say(f"{path}: {why}; making it again")
@@ -135,8 +165,10 @@ class RunFolder:
 
     def journal(self, name: str, ingredients: Mapping[str, Any]) -> Journal:
         """Finished pieces of artefact ``name``, kept until it is whole; see `Journal`."""
-        file = f".{name.replace('/', '-')}.journal"
-        return Journal(self.path / file, digest_of(ingredients))
+        return Journal(self._journal_path(name), digest_of(ingredients))
+
+    def _journal_path(self, name: str) -> Path:
+        return self.path / f".{name.replace('/', '-')}.journal"
 
     def keep_only(self, names: set[str]) -> None:
         """Drop the manifest's entries of artefacts that the settings no longer ask for."""
@@ -167,10 +199,10 @@ class RunFolder:
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))["artefacts"]
             if not isinstance(entries, dict) or not all(
-                isinstance(e, dict) for e in entries.values()
+                isinstance(e, dict) and e.keys() >= ENTRY_KEYS for e in entries.values()
             ):
-                raise TypeError("artefacts is not a mapping of mappings")
-        except (OSError, ValueError, KeyError, TypeError):
+                raise TypeError("artefacts is not a mapping of entries")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             self._say(f"{path}: is damaged; every artefact of this run is made again")
             return {}
         return entries
@@ -200,24 +232,20 @@ class Journal:
         self._path = path
         self.pieces: dict[str, Any] = {}
         good = json.dumps(digest) + "\n"
-        if path.exists():
-            lines = path.read_bytes().decode("utf-8", errors="replace").splitlines(keepends=True)
-            if lines and lines[0] == good:
-                for line in lines[1:]:
-                    try:
-                        key, value, check = json.loads(line)
-                    except (ValueError, TypeError):
-                        break
-                    if not line.endswith("\n") or check != digest_of([key, value]):
-                        break
-                    self.pieces[key] = value
-                    good += line
         try:
+            lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+            if lines and lines[0] == good.encode():
+                for line in lines[1:]:
+                    piece = _piece(line)
+                    if piece is None:
+                        break
+                    self.pieces[piece[0]] = piece[1]
+                    good += line.decode()
             with replacing(path) as temporary:
                 temporary.write_text(good, encoding="utf-8")
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
-            raise ArtifactError(f"{path}: cannot be written ({error.strerror})") from error
+            raise ArtifactError(f"{path}: cannot be written ({_reason(error)})") from error
 
     def add(self, key: str, value: Any) -> None:
         """Keep one finished piece. Raises ArtifactError if the disk is full."""
@@ -225,7 +253,7 @@ class Journal:
             self._file.write(json.dumps([key, value, digest_of([key, value])]) + "\n")
             self._file.flush()
         except OSError as error:
-            raise ArtifactError(f"{self._path}: cannot be written ({error.strerror})") from error
+            raise ArtifactError(f"{self._path}: cannot be written ({_reason(error)})") from error
         self.pieces[key] = value
 
     def close(self, done: bool) -> None:
@@ -234,6 +262,16 @@ class Journal:
             self._file.close()
         if done:
             self._path.unlink(missing_ok=True)
+
+
+def _piece(line: bytes) -> tuple[str, Any] | None:
+    """Key and value of a journal's line; None if it is cut off or damaged."""
+    try:
+        key, value, check = json.loads(line)
+        whole = line.endswith(b"\n") and check == digest_of([key, value])
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return (key, value) if whole and isinstance(key, str) else None
 
 
 def _versions() -> dict[str, str]:

@@ -28,12 +28,17 @@ def _no_truth_value(value: object) -> object:
     return value
 
 
-Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_truth_value)]
-"""Text is read as a number: YAML takes 1e-3 for a word. True and false are none."""
-Positive = Annotated[Number, Field(gt=0)]
+NUMBER = BeforeValidator(_no_truth_value)
+"""Text is read as a number, for YAML takes 1e-3 for a word; true and false are none. To stand
+last, or pydantic leaves the limits out of the JSON schema."""
+Number = Annotated[float, Field(allow_inf_nan=False), NUMBER]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), NUMBER]
 PositiveInt = Annotated[int, Field(gt=0, strict=True)]
 Count = Annotated[int, Field(ge=0, strict=True)]
-Fraction = Annotated[Number, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False), NUMBER]
+AboveOne = Annotated[float, Field(gt=1, allow_inf_nan=False), NUMBER]
+DropRate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), NUMBER]
+ErrorRate = Annotated[float, Field(gt=0, lt=0.5, allow_inf_nan=False), NUMBER]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 DatasetName = Literal["digits", "mnist", "cifar10"]
@@ -70,7 +75,7 @@ class Model(Section):
     label_range: tuple[Number, Number] | None = None
     """One-hot labels clipped to this range, [0.1 / 9, 0.9] for the published FGSM network."""
     initialization: Literal["paper", "keras"] = "paper"
-    dropout: tuple[Annotated[Number, Field(ge=0, lt=1)], ...] | None = None
+    dropout: tuple[DropRate, ...] | None = None
     """Drop rates, where not the network's own."""
     stochastic_inference: bool = False
     """Leave dropout on when labels are asked for, as the published CIFAR10 run most likely did."""
@@ -119,7 +124,7 @@ class PGDParams(AttackParams):
 
 class CWParams(AttackParams):
     method: Literal["cw"]
-    confidence: Annotated[Number, Field(ge=0)] = 0.0
+    confidence: Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER] = 0.0
     learning_rate: Positive = 5e-3
     binary_search_steps: PositiveInt = 5
     max_iterations: PositiveInt = 1000
@@ -130,8 +135,8 @@ class CWParams(AttackParams):
 
 class JSMAParams(AttackParams):
     method: Literal["jsma"]
-    theta: Annotated[Number, Field(ge=-1, le=1)] = 1.0
-    gamma: Annotated[Number, Field(gt=0, le=1)] = 0.1
+    theta: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False), NUMBER] = 1.0
+    gamma: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), NUMBER] = 0.1
     targets: Literal["others", "all"] = "others"
 
     @field_validator("theta")
@@ -148,7 +153,7 @@ class BlackBoxParams(AttackParams):
     holdout: PositiveInt = 150
     data_aug: PositiveInt = 6
     """Rounds of training, with Jacobian augmentation between them."""
-    lambda_: Annotated[Number, Field(gt=0, alias="lambda")] = 0.1
+    lambda_: Annotated[float, Field(gt=0, alias="lambda", allow_inf_nan=False), NUMBER] = 0.1
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 128
     learning_rate: Positive = 1e-3
@@ -244,9 +249,9 @@ class Detection(Section):
         tuple[Literal["wald", "algorithm1", "published"], ...], Field(min_length=1)
     ] = ("wald",)
     step_size: Positive = 1.0
-    kappa1: Annotated[Number, Field(gt=0, lt=1)] | Literal["measured"] = "measured"
+    kappa1: Fraction | Literal["measured"] = "measured"
     """A number, or ``measured``: the upper end of the interval of the normal samples' kappa."""
-    mu: Annotated[tuple[Annotated[Number, Field(gt=1)], ...], Field(min_length=1)] = (
+    mu: Annotated[tuple[AboveOne, ...], Field(min_length=1)] = (
         1.2,
         1.5,
         1.8,
@@ -254,8 +259,8 @@ class Detection(Section):
     )
     sigma: Positive | None = None
     """Half width of the indifference region; (mu - 1) * kappa1 where it is not given."""
-    alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05
-    beta: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05
+    alpha: ErrorRate = 0.05
+    beta: ErrorRate = 0.05
     cap: PositiveInt = 2000
     model: Name | None = None
     """Ask this network for the labels instead of the one that was attacked."""

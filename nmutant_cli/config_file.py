@@ -138,7 +138,9 @@ def _explain(
 ) -> tuple[str, str]:
     """The first field that is wrong, and ``field: what is wrong and what is allowed``."""
     # A list all of whose items are wrong is reported as too short as well.
-    errors = [e for e in error.errors() if e["type"] != "too_short" or not e["ctx"]["actual_length"]]
+    errors = [
+        e for e in error.errors() if e["type"] != "too_short" or not e["ctx"]["actual_length"]
+    ]
     first = errors[0]
     kind, value = first["type"], first["input"]
     cause = first.get("ctx", {}).get("error")
@@ -182,10 +184,10 @@ def _explain(
 
 
 _ALLOWED = {
-    "greater_than": "above {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "below {lt}",
-    "less_than_equal": "at most {le}",
+    "greater_than": "above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "below {lt:g}",
+    "less_than_equal": "at most {le:g}",
     "float_type": "a number",
     "float_parsing": "a number",
     "finite_number": "a finite number",

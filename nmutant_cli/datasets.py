@@ -125,12 +125,14 @@ def read_npz(path: Path, names: tuple[str, ...] = ARRAYS) -> dict[str, AnyArray]
     """
     remedy = "get the file again"
     try:
-        if not zipfile.is_zipfile(path.open("rb")):
+        if path.is_file() and not zipfile.is_zipfile(path):  # NumPy would take it for a pickle
             raise DataError(f"{path}: damaged or not an .npz file; {remedy}")
         with np.load(path, allow_pickle=False) as data:
             missing = [name for name in names if f"{name}.npy" not in data.zip.namelist()]
             if missing:
-                raise DataError(f"{path}: lacks the array {missing[0]!r}, has {data.files}; {remedy}")
+                raise DataError(
+                    f"{path}: lacks the array {missing[0]!r}, has {data.files}; {remedy}"
+                )
             return {name: data[name] for name in names}
     except DataError:
         raise

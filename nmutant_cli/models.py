@@ -44,16 +44,21 @@ def build(settings: Model, data: Dataset, seed: int, *names: Name) -> keras.Mode
     """
     network = NETWORKS[settings.network]
     rates = None if settings.dropout is None else list(settings.dropout)
-    try:
-        plain = network(data.image_shape, data.n_classes, None)
-        wanted = sum(isinstance(layer, keras.layers.Dropout) for layer in plain.layers)
-        if rates is not None and len(rates) != wanted:
-            raise ModelError(
-                f"model.dropout: {rates} are {len(rates)} drop rates, the network "
-                f"{settings.network} takes {wanted}"
-            )
+
+    def make(rates: list[float] | None) -> keras.Model:
         keras.utils.set_random_seed(library_seed(seed, *names, "dropout"))
-        model = network(data.image_shape, data.n_classes, rates)
+        return network(data.image_shape, data.n_classes, rates)
+
+    try:
+        model = make(None)
+        if rates is not None:
+            taken = sum(isinstance(layer, keras.layers.Dropout) for layer in model.layers)
+            if len(rates) != taken:
+                raise ModelError(
+                    f"model.dropout: {rates} has {len(rates)} rates, the network "
+                    f"{settings.network} takes {taken}"
+                )
+            model = make(rates)
     except ValueError as error:
         raise ModelError(
             f"model.network: {settings.network} cannot be built for images of "
@@ -132,6 +137,8 @@ def load(path: Path, shape: tuple[int, ...] | None = None) -> keras.Model:
     """
     if not Path(path).is_file():
         raise ModelError(f"{path}: no such model file")
+    if Path(path).suffix != ".keras":  # Keras's older formats may hold code that it would run
+        raise ModelError(f"{path}: not a .keras file, the only format that is loaded")
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many kinds here
@@ -139,9 +146,11 @@ def load(path: Path, shape: tuple[int, ...] | None = None) -> keras.Model:
         if "safe" in text.lower() and "lambda" in text.lower():
             raise ModelError(f"{path}: contains Lambda code, which is never run") from error
         raise ModelError(f"{path}: not a readable Keras model ({text[:160]})") from error
-    expected = tuple(model.input_shape[1:])
-    if shape is not None and expected != tuple(shape):
-        raise ModelError(f"{path}: takes images of shape {expected}, the data has {tuple(shape)}")
+    if shape is not None:
+        expected = getattr(model, "input_shape", None)
+        if not isinstance(expected, tuple) or expected[1:] != tuple(shape):
+            taken = expected[1:] if isinstance(expected, tuple) else expected
+            raise ModelError(f"{path}: takes images of shape {taken}, the data has {tuple(shape)}")
     return model
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import attack_tools as tools
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from nmutant_cli.config import BlackBoxParams, CWParams, FGSMParams
 from nmutant_cli.errors import AttackError
 from nmutant_cli.seeding import stream
 
-SMALL = BlackBoxParams(method="blackbox", holdout=12, data_aug=3, epochs=2, batch_size=8)
+SMALL = BlackBoxParams(method="blackbox", holdout=12, data_aug=3, epochs=1, batch_size=16)
 HOLDOUT = tools.images(12)
 
 
@@ -25,6 +27,11 @@ class Spy:
     def __call__(self, x):
         self.asked.append(x.copy())
         return tools.labels(tools.network(), x)
+
+
+@cache
+def trained():
+    return train(Spy())
 
 
 def train(oracle, params=SMALL, holdout=HOLDOUT, name="substitute"):
@@ -57,6 +64,7 @@ def test_each_round_steps_by_lambda_in_the_sign_of_that_round(monkeypatch):
         return augment(model, x, y, lmbda, bounds)
 
     monkeypatch.setattr(blackbox, "jacobian_augmentation", spy)
+    monkeypatch.setattr(blackbox.models, "fit", lambda *args, **options: None)
     settings = {"holdout": 2, "data_aug": 6, "epochs": 1, "lambda": 0.2}
     train(Spy(), BlackBoxParams(method="blackbox", **settings), HOLDOUT[:2])
     assert steps == [-0.2, -0.2, -0.2, 0.2, 0.2]
@@ -77,21 +85,21 @@ def test_the_augmentation_is_a_clipped_step_along_the_sign_of_the_labels_gradien
 
 
 def test_training_twice_gives_the_same_network_and_another_stream_another():
-    same, again, other = train(Spy()), train(Spy()), train(Spy(), name="other")
+    same, again, other = trained(), train(Spy()), train(Spy(), name="other")
     for a, b, c in zip(*(m.model.get_weights() for m in (same, again, other)), strict=True):
         np.testing.assert_array_equal(a, b)
         assert not np.array_equal(a, c)
 
 
 def test_agreement_is_the_share_of_equal_labels():
-    substitute = train(Spy())
+    substitute = trained()
     x = tools.images(30)
     expected = np.mean(tools.labels(substitute.model, x) == tools.labels(tools.network(), x))
     assert substitute.agreement(Spy(), x) == expected
 
 
 def test_the_attack_is_fgsm_away_from_the_substitutes_own_label():
-    substitute, x = train(Spy()), tools.images(10)
+    substitute, x = trained(), tools.images(10)
     wrong = np.zeros(10, np.int64)
     made = blackbox.run(substitute.model, x, wrong, SMALL, tools.BOUNDS)
     guess = tools.labels(substitute.model, x)
@@ -107,12 +115,9 @@ def test_the_attack_is_fgsm_away_from_the_substitutes_own_label():
     ids=lambda params: params.method,
 )  # fmt: skip
 def test_any_attack_runs_on_the_substitute_and_the_oracle_judges(params):
-    spy = Spy()
-    substitute, x = train(spy), tools.images(10)
+    spy, substitute, x = Spy(), trained(), tools.images(10)
     y = tools.labels(tools.network(), x)
-    result = craft(
-        substitute.model, x, y, params, tools.BOUNDS, tools.generators(10), judge=spy
-    )
+    result = craft(substitute.model, x, y, params, tools.BOUNDS, tools.generators(10), judge=spy)
     np.testing.assert_array_equal(result.label, tools.labels(tools.network(), result.x_adv))
     np.testing.assert_array_equal(result.success, result.label != y)
 
@@ -120,7 +125,11 @@ def test_any_attack_runs_on_the_substitute_and_the_oracle_judges(params):
 @pytest.mark.parametrize(
     ("oracle", "holdout", "message"),
     [
-        (lambda x: tools.logits(tools.network(), x), HOLDOUT, r"returns float32 of shape \(12, 5\)"),
+        (
+            lambda x: tools.logits(tools.network(), x),
+            HOLDOUT,
+            r"returns float32 of shape \(12, 5\)",
+        ),
         (lambda x: np.zeros(len(x)), HOLDOUT, "returns float64"),
         (lambda x: np.full(len(x), 5), HOLDOUT, "classes from 5 to 5, expected 0 to 4"),
         (Spy(), HOLDOUT[:0], "hold-out images of shape"),
@@ -132,8 +141,6 @@ def test_a_bad_oracle_or_hold_out_set_is_refused(oracle, holdout, message):
         train(oracle, holdout=holdout)
 
 
-def test_an_unknown_or_unfit_network_is_refused():
-    with pytest.raises(AttackError, match="unknown network 'vgg', known are mnist"):
-        train(Spy(), BlackBoxParams(method="blackbox", network="vgg"))
+def test_a_network_that_does_not_fit_is_refused():
     with pytest.raises(AttackError, match="does not fit images"):
         train(Spy(), BlackBoxParams(method="blackbox", network="mnist"))

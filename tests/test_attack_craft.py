@@ -59,7 +59,7 @@ def test_every_attack_has_a_function_and_a_test_here():
 
 
 def test_an_unknown_attack_is_refused_with_the_names_of_those_there_are():
-    with pytest.raises(AttackError, match="'deepfool'.*fgsm, bim, pgd, cw, jsma, blackbox"):
+    with pytest.raises(AttackError, match=r"'deepfool'.*fgsm, bim, pgd, cw, jsma, blackbox"):
         attack("deepfool")
 
 

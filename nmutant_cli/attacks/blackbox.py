@@ -55,16 +55,12 @@ def train_substitute(
     ``bounds``. The oracle is asked for n * 2 ** (``params.data_aug`` - 1) labels. ``rng`` draws
     the weights and the order of training.
 
-    Raises AttackError if there are no images, the network is unknown or does not fit them, or
-    the oracle's labels are not classes.
+    Raises AttackError if there are no images, the network does not fit them, or the oracle's
+    labels are not classes.
     """
     if holdout.ndim != 4 or len(holdout) == 0:
         raise AttackError(
             f"blackbox: hold-out images of shape {holdout.shape}, expected (n, h, w, c)"
-        )
-    if params.network not in NETWORKS:
-        raise AttackError(
-            f"blackbox: unknown network {params.network!r}, known are {', '.join(NETWORKS)}"
         )
     try:
         model = NETWORKS[params.network](holdout.shape[1:], n_classes, None)
@@ -115,7 +111,8 @@ def jacobian_augmentation(
         y,
         batch_size=batch_size,
     )
-    moved: Images = np.clip(x + np.float32(lmbda) * sign, *np.float32(bounds))
+    lower, upper = np.float32(bounds.lower), np.float32(bounds.upper)
+    moved: Images = np.clip(x + np.float32(lmbda) * sign, lower, upper)
     return moved
 
 

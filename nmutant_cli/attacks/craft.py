@@ -78,7 +78,7 @@ def craft(
 
     try:
         before = logits(x)
-    except (ValueError, TypeError, batches.tf.errors.InvalidArgumentError) as error:
+    except batches.REFUSALS as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise AttackError(
             f"the network does not take images of shape {x.shape[1:]}: {first[:200]}"

@@ -10,8 +10,10 @@ does not run on Keras 3 and could not be subclassed usefully. Repaired:
 - ``confidence`` is a margin between two logits; there it was added to all logits, to no effect.
 - A step of the binary search counts as a success if the attack succeeded in that step, as in the
   authors' code; there one success made every later step count as one.
-- ``abort_early`` looks at each image's own loss, at the best value in each tenth of the
-  iterations rather than at single values, which oscillate. There it looked at the batch's sum.
+- ``abort_early`` looks at one image's loss, and stops after four tenths of the iterations in
+  which its smallest value did not fall. There it compared two single values of the sum over the
+  batch; a single image's loss rises for a while when Adam overshoots, so that rule would stop it
+  far from its best (mean L2 20% larger on MNIST with 100 iterations).
 - Adam starts afresh in each step of the search, with the authors' epsilon of 1e-8.
 """
 
@@ -31,6 +33,7 @@ from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 NO_UPPER_BOUND = 1e10
 PATIENCE = 4
+"""Tenths of the iterations without a smaller loss that end a step of the search."""
 
 
 def run(
@@ -116,7 +119,7 @@ class _Slots:
             self.sign,
             np.float32(self.params.confidence),
             np.float32(self.params.learning_rate),
-            np.float32(self.bounds),
+            np.asarray(self.bounds, np.float32),
             self.const,
             self.best_l2,
             self.iteration,
@@ -138,7 +141,7 @@ class _Slots:
         if self.params.abort_early:
             over |= self.stale >= PATIENCE
         for row in np.flatnonzero(active & over):
-            self._end_step(row)
+            self._end_step(int(row))
 
     def _end_step(self, row: int) -> None:
         """Narrow the search for ``const``; free the place after the last step."""

@@ -20,6 +20,10 @@ COMMANDS = {
 }
 
 
+INTERRUPTED = 130
+"""The exit code that shells expect of a program stopped by Ctrl-C."""
+
+
 class OneLineError(click.ClickException):
     """A user's mistake, in one line and with exit code 2."""
 
@@ -44,6 +48,9 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except NMutantError as error:
             raise OneLineError(" ".join(str(error).split())) from error
+        except KeyboardInterrupt:
+            click.echo("\nStopped. What was finished is kept: the same command goes on.", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

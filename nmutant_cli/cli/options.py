@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ OPTIONS = [
     ),
     click.option(
         "--run-dir",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=click.Path(path_type=Path),
         help="Where artefacts are kept.  [default: runs/NAME-OF-CONFIG]",
     ),
     click.option("--seed", type=click.IntRange(min=0), help="Change the seed of the config."),
@@ -69,23 +70,53 @@ def experiment_command(function: Callable[[Experiment], None]) -> Callable[..., 
     return wrapped
 
 
+class _AboveBars(logging.Handler):
+    """Writes lines to stderr without tearing a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(record.getMessage(), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _muted() -> Iterator[None]:
+    """Keep stderr shut: TensorFlow's C++ writes there on import, whatever it is told."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    shut = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(shut, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(shut)
+
+
 @contextlib.contextmanager
 def _opened(
     settings: Any, folder: Path, force: bool, quiet: bool, verbose: bool
 ) -> Iterator[Experiment]:
-    logging.basicConfig(format="%(message)s")
     log = logging.getLogger("nmutant")
+    log.handlers, log.propagate = [_AboveBars()], False
     log.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
     # TensorFlow's messages about absent GPUs are no news to the user.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    if quiet and not logging.root.handlers:
+        logging.root.addHandler(logging.NullHandler())  # else Python prints libraries' warnings
     # The same seed is to give the same network.
     os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")
 
     from nmutant_cli.artifacts import RunFolder
-    from nmutant_cli.experiment import Experiment
 
     with RunFolder(folder, force=force, say=log.warning) as run:
+        with _muted():
+            from nmutant_cli.experiment import Experiment
         yield Experiment(settings, run, quiet=quiet)
 
 
