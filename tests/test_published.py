@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from nmutant_cli import published
+from nmutant_cli.checking import check
 from nmutant_cli.claims import claims
 from nmutant_cli.errors import ArtifactError
 
@@ -131,3 +132,56 @@ def test_claims_that_fail_are_said_to_fail():
     assert found["average accuracy over all rows of Table 2 (%)"] == "differs"
     comparable = "kappa of normal samples at step 1 is comparable to the training error"
     assert found[comparable] == "differs"
+
+
+def commit(folder):
+    """The paper's own tables as if they were a committed run's."""
+    folder.mkdir(exist_ok=True)
+    first, second = as_ours()
+    published.compare_table1(first).to_csv(folder / "table1.csv", index=False)
+    published.compare_table2(second).to_csv(folder / "table2.csv", index=False)
+    return folder
+
+
+def change(path, column, row, value):
+    table = pd.read_csv(path)
+    table[column] = table[column].astype(object)
+    table.loc[row, column] = value
+    table.to_csv(path, index=False)
+
+
+def test_committed_results_are_in_order(tmp_path):
+    assert check(commit(tmp_path / "results")) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "said"),
+    [
+        ("table1", "kappa_percent", 30.0, "was reproduced"),
+        ("table2", "accuracy_percent", 10.0, "was reproduced"),
+        ("table1", "published_kappa_percent", 0.5, "not the paper's"),
+        ("table2", "published_mutations", 99, "not the paper's"),
+    ],
+)
+def test_a_value_changed_by_hand_is_found(tmp_path, table, column, value, said):
+    folder = commit(tmp_path / "results")
+    change(folder / f"{table}.csv", column, 1, value)
+    assert any(said in line for line in check(folder))
+
+
+def test_a_run_is_held_against_the_committed_results(tmp_path):
+    folder = commit(tmp_path / "results")
+    run = tmp_path / "run"
+    run.mkdir()
+    assert check(folder, run) == [], "a run without tables changes nothing"
+    commit(run / "compared")
+    assert check(folder, run) == []
+    change(run / "compared" / "table1.csv", "kappa_percent", 7, 90.0)
+    (line,) = check(folder, run)
+    assert "FGSM" in line
+    assert "5" in line
+
+
+def test_a_missing_committed_table_is_an_error(tmp_path):
+    with pytest.raises(ArtifactError, match="table1"):
+        check(tmp_path)

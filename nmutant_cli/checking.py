@@ -1,0 +1,45 @@
+"""Guards the committed results: no verdict may become worse, no value may be changed by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from nmutant_cli import published
+from nmutant_cli.errors import ArtifactError
+
+COMPARE = {"table1": published.compare_table1, "table2": published.compare_table2}
+
+
+def check(committed: Path, run: Path | None = None) -> list[str]:
+    """What is wrong with the tables of ``run`` beside those in ``committed``, a line for each.
+
+    Verdicts are worked out anew from the values: those of ``run/compared`` where there is such a
+    folder, else the committed ones themselves. A line is a verdict that is worse than the committed
+    one, a row that is gone, or a published value that is not the paper's. Makes nothing.
+
+    Raises ArtifactError if a committed table is missing or damaged.
+    """
+    found = run / "compared" if run and (run / "compared").is_dir() else committed
+    complaints = []
+    for name, compare in COMPARE.items():
+        stands = _read(committed / f"{name}.csv")
+        values = _read(found / f"{name}.csv")
+        paper = [c for c in values.columns if c.startswith("published_")]
+        again = compare(values.drop(columns=[*paper, "verdict"]))
+        where = f"{committed / name}.csv"
+        complaints += [f"{where}: {worse}" for worse in published.worse(again, stands)]
+        expected = compare(stands.drop(columns=[*paper, "verdict"]))
+        if not expected[paper].equals(stands[paper].astype(expected[paper].dtypes.to_dict())):
+            complaints.append(f"{where}: a published value is not the paper's")
+    return complaints
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+    table["verdict"] = table.get("verdict", pd.Series(dtype=str)).fillna("")
+    return table
