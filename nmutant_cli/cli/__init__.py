@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 
 import click
@@ -16,6 +17,7 @@ COMMANDS = {
     "detect": "detect",
     "report": "report",
     "run": "run",
+    "plan": "plan",
     "schema": "schema",
 }
 
@@ -42,6 +44,15 @@ class Commands(click.Group):
         module = importlib.import_module(f"nmutant_cli.cli.{COMMANDS[name]}")
         command: click.Command = module.command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not args[0].startswith("-") and args[0] not in COMMANDS:
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
         try:

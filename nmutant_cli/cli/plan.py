@@ -1,0 +1,120 @@
+"""``nmutant plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nmutant_cli.cli.options import OPTIONS
+from nmutant_cli.config_file import load
+from nmutant_cli.errors import ArtifactError, ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nmutant_cli.sprt import Test
+
+config_option, set_option = OPTIONS[:2]
+
+LEGEND = """\
+P(adv|p0), P(norm|p1): the errors that alpha and beta are to bound ({alpha:g}% and {beta:g}%).
+open|p0, open|p1: undecided at the cap of n = {cap} ("published" counts a mutation twice). All in %.
+mean@k: mean number of real mutations at kappa k."""
+
+
+@click.command("plan")
+@config_option
+@set_option
+@click.option(
+    "--kappa1",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="VALUE",
+    help="Short for --set detection.kappa1=VALUE, for a config that has it measured.",
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Also draw the OC and ASN curves, as plan.png in this folder.",
+)
+def command(
+    config: str, overrides: tuple[str, ...], kappa1: float | None, output: Path | None
+) -> None:
+    """Show what the sequential tests of a config will do, before anything is run.
+
+    For each rule and mu: the true error rates, how many tests end undecided at the cap, and how
+    many mutations are needed. Exact, from the settings alone: no data, network or run folder.
+    """
+    if kappa1 is not None:
+        overrides = (*overrides, f"detection.kappa1={kappa1!r}")
+    path, settings = load(config, overrides)
+    detection = settings.detection
+    if detection.kappa1 == "measured":
+        raise ConfigError(
+            f"{path}: detection.kappa1 is measured, which needs a run; "
+            "give a number to plan with, such as --kappa1 0.002"
+        )
+    from nmutant_cli.sprt import Test
+    from nmutant_cli.tables import number, to_text
+
+    tests: dict[str, dict[float, Test]] = {
+        rule: {
+            mu: Test(
+                rule,
+                *detection.hypotheses(detection.kappa1, mu),
+                alpha=detection.alpha,
+                beta=detection.beta,
+                cap=detection.cap,
+            )
+            for mu in detection.mu
+        }
+        for rule in detection.rules
+    }
+    click.echo(to_text(_table(tests)))
+    click.echo()
+    percent = {"alpha": 100 * detection.alpha, "beta": 100 * detection.beta}
+    click.echo(LEGEND.format(**percent, cap=detection.cap))
+    if output is not None:
+        from nmutant_cli.figures import to_png
+        from nmutant_cli.sprt_figures import plan_figure
+
+        title = f"{path.stem}: κ1 = {number(detection.kappa1)}, cap {detection.cap}"
+        png = to_png(plan_figure(tests, title))
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            (output / "plan.png").write_bytes(png)
+        except OSError as error:
+            raise ArtifactError(f"{output}: cannot be written ({error.strerror})") from error
+        click.echo()
+        click.echo(output / "plan.png")
+
+
+def _table(tests: dict[str, dict[float, Test]]) -> pd.DataFrame:
+    import pandas as pd
+
+    from nmutant_cli.sprt_exact import curves
+    from nmutant_cli.tables import number
+
+    rows = []
+    for rule, by_mu in tests.items():
+        for mu, test in by_mu.items():
+            at = curves(test, [0, test.p0, test.p1, 0.1])
+            rows.append(
+                {
+                    "rule": rule,
+                    "mu": mu,
+                    "p0": number(test.p0),
+                    "p1": number(test.p1),
+                    "P(adv|p0)": 100 * at.adversarial[1],
+                    "P(norm|p1)": 100 * at.normal[2],
+                    "open|p0": 100 * at.undecided[1],
+                    "open|p1": 100 * at.undecided[2],
+                    "mean@0": at.mean_mutations[0],
+                    "mean@p0": at.mean_mutations[1],
+                    "mean@p1": at.mean_mutations[2],
+                    "mean@0.1": at.mean_mutations[3],
+                }
+            )
+    return pd.DataFrame(rows)

@@ -1,0 +1,204 @@
+"""Networks: built, trained, saved and loaded."""
+
+import typing
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from conftest import python
+
+from nmutant_cli import models
+from nmutant_cli.config import Model, NetworkName
+from nmutant_cli.datasets import Dataset
+from nmutant_cli.errors import ModelError
+from nmutant_cli.networks import NETWORKS
+
+DROPOUTS = {"mnist": 0, "cifar10_basic": 1, "cifar10_allconv": 3, "substitute": 0}
+SHAPES = {"cifar10_basic": (32, 32, 3), "cifar10_allconv": (32, 32, 3)}
+
+
+def small(shape=(28, 28, 1), n=40):
+    rng = np.random.default_rng(1)
+    x = rng.random((n, *shape), dtype=np.float32)
+    y = np.arange(n) % 10
+    return Dataset("fake", x, y, x[:20], y[:20], "digest")
+
+
+def weights(model):
+    return [np.asarray(w) for w in model.get_weights()]
+
+
+def test_the_names_are_those_of_the_settings():
+    assert set(NETWORKS) == set(typing.get_args(NetworkName)) == set(DROPOUTS)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_network_gives_logits(network):
+    data = small(SHAPES.get(network, (28, 28, 1)), 4)
+    model = models.build(Model(network=network), data, 0, "test")
+    logits = models.logits_fn(model, batch_size=3)(data.x_train)
+    assert logits.shape == (4, 10)
+    assert logits.dtype == np.float32
+    assert np.isfinite(logits).all()
+    assert models.logits_fn(model, batch_size=3)(data.x_train[:0]).shape == (0, 10)
+    labels = models.predict_labels(model, data.x_train, batch_size=3)
+    assert labels.dtype == np.int64
+    np.testing.assert_array_equal(labels, logits.argmax(axis=1))
+    assert (
+        sum(isinstance(layer, keras.layers.Dropout) for layer in model.layers) == DROPOUTS[network]
+    )
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_papers_initialization_has_filters_of_unit_norm(network):
+    data = small(SHAPES.get(network, (28, 28, 1)), 1)
+    model = models.build(Model(network=network, initialization="paper"), data, 0, "test")
+    for value in weights(model):
+        if value.ndim == 1:
+            assert not value.any()
+        else:
+            norms = np.sqrt(np.square(value).sum(axis=tuple(range(value.ndim - 1))))
+            np.testing.assert_allclose(norms, 1, rtol=1e-5)
+
+
+def test_keras_initialization_is_glorot():
+    data = small((28, 28, 1), 1)
+    model = models.build(Model(network="substitute", initialization="keras"), data, 0, "test")
+    kernel = weights(model)[0]
+    limit = np.sqrt(6 / sum(kernel.shape))
+    assert 0.99 * limit < np.abs(kernel).max() <= limit
+    assert abs(kernel.mean()) < 0.01 * limit
+
+
+@pytest.mark.parametrize("network", ["mnist", "cifar10_basic"])
+def test_the_same_seed_trains_the_same_network(network):
+    data = small(n=20)
+    settings = Model(network=network, epochs=1, batch_size=10)
+    first, report = models.train(settings, data, 3, "a")
+    again, report_again = models.train(settings, data, 3, "a")
+    other, _ = models.train(settings, data, 4, "a")
+    for one, two in zip(weights(first), weights(again), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert any(
+        not np.array_equal(a, b) for a, b in zip(weights(first), weights(other), strict=True)
+    )
+    assert report == report_again
+    assert report.parameters == first.count_params()
+    labels = models.predict_labels(first, data.x_train)
+    assert report.train_accuracy == (labels == data.y_train).mean()
+
+
+def test_training_learns():
+    data = small()
+    _, report = models.train(
+        Model(network="substitute", epochs=25, batch_size=10, initialization="keras"), data, 0, "a"
+    )
+    assert report.train_accuracy > 0.9
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_as_many_drop_rates_as_the_network_takes(network):
+    data = small(SHAPES.get(network, (28, 28, 1)), 1)
+    taken = DROPOUTS[network]
+    model = models.build(Model(network=network, dropout=[0.25] * taken), data, 0, "test")
+    rates = [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    assert rates == [0.25] * taken
+    expected = rf"^model\.dropout: .* has {taken + 1} rates, the network {network} takes {taken}$"
+    with pytest.raises(ModelError, match=expected):
+        models.build(Model(network=network, dropout=[0.25] * (taken + 1)), data, 0, "test")
+
+
+def test_a_network_too_large_for_the_images():
+    with pytest.raises(ModelError, match=r"^model\.network: mnist cannot be built for .*$"):
+        models.build(Model(network="mnist"), small((8, 8, 1), 1), 0, "test")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "model.keras"
+    model = models.build(Model(network="mnist"), small(), 0, "test")
+    model.save(path)
+    return path, model
+
+
+def test_a_saved_network_is_loaded(saved):
+    path, model = saved
+    loaded = models.load(path, (28, 28, 1))
+    for one, two in zip(weights(model), weights(loaded), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_a_saved_network_opens_with_plain_keras(saved, tmp_path):
+    path, model = saved
+    images = small().x_train[:3]
+    np.save(tmp_path / "images.npy", images)
+    code = (
+        "import keras, numpy, sys\n"
+        "model = keras.models.load_model(sys.argv[1])\n"
+        "numpy.save(sys.argv[2] + '/logits.npy', model.predict(numpy.load(sys.argv[2] + "
+        "'/images.npy'), verbose=0))\n"
+        "assert not any(name.startswith('nmutant') for name in sys.modules)\n"
+    )
+    done = python(code, path, tmp_path)
+    assert done.returncode == 0, done.stderr
+    logits = np.load(tmp_path / "logits.npy")
+    np.testing.assert_allclose(logits, models.logits_fn(model)(images), rtol=1e-4, atol=1e-4)
+
+
+def refused(path, shape=(28, 28, 1)):
+    with pytest.raises(ModelError) as caught:
+        models.load(path, shape)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    assert len(text.splitlines()) == 1
+    return text.removeprefix(f"{path}: ")
+
+
+def test_a_missing_model(tmp_path):
+    assert refused(tmp_path / "none.keras") == "no such model file"
+    (tmp_path / "folder.keras").mkdir()
+    assert refused(tmp_path / "folder.keras") == "no such model file"
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.9, 0.9999])
+def test_a_truncated_model(saved, tmp_path, kept):
+    content = saved[0].read_bytes()
+    path = tmp_path / "short.keras"
+    path.write_bytes(content[: int(len(content) * kept)])
+    assert refused(path).startswith("not a readable Keras model")
+
+
+def test_a_file_that_is_no_model(tmp_path):
+    path = tmp_path / "text.keras"
+    path.write_text("text")
+    assert refused(path).startswith("not a readable Keras model")
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("config.json", "{}")
+    assert refused(path).startswith("not a readable Keras model")
+    path = tmp_path / "model.h5"
+    path.write_text("text")
+    assert refused(path) == "not a .keras file, the only format that is loaded"
+
+
+def test_a_model_of_another_input_shape(saved, tmp_path):
+    expected = "takes images of shape (28, 28, 1), the data has (32, 32, 3)"
+    assert refused(saved[0], (32, 32, 3)) == expected
+    inputs = [keras.Input((3,)), keras.Input((4,))]
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Concatenate()(inputs)))
+    model.save(tmp_path / "two.keras")
+    assert refused(tmp_path / "two.keras").startswith(
+        "takes images of shape [(None, 3), (None, 4)]"
+    )
+
+
+def test_lambda_code_is_never_run(tmp_path):
+    trace, path = tmp_path / "trace", tmp_path / "lambda.keras"
+
+    code = lambda x, trace=str(trace): (open(trace, "w").close(), x)[1]  # noqa: E731
+    lambda_layer = keras.layers.Lambda(code)
+    model = keras.Sequential([keras.Input((28, 28, 1)), lambda_layer])
+    model.save(path)
+    trace.unlink()  # building it ran the code
+    assert refused(path) == "contains Lambda code, which is never run"
+    assert not trace.exists()
