@@ -1,7 +1,6 @@
 """Every setting of a run, typed, range-checked and frozen.
 
 ``config_file`` reads YAML into these models; ``configs/README.md`` explains each key to users.
-Attack settings carry CleverHans's parameter names.
 """
 
 from __future__ import annotations
@@ -10,41 +9,23 @@ import difflib
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from nmutant_cli.params import (
+    AboveOne,
+    AnyAttack,
+    Count,
+    DatasetName,
+    DropRate,
+    ErrorRate,
+    Fraction,
+    Name,
+    NetworkName,
+    Number,
+    Positive,
+    PositiveInt,
+    Section,
 )
-from pydantic_core import PydanticCustomError
-
-
-def _no_truth_value(value: object) -> object:
-    if isinstance(value, bool):
-        raise PydanticCustomError("float_type", "Input should be a number")
-    return value
-
-
-NUMBER = BeforeValidator(_no_truth_value)
-"""Text is read as a number, for YAML takes 1e-3 for a word; true and false are none. To stand
-last, or pydantic leaves the limits out of the JSON schema."""
-Number = Annotated[float, Field(allow_inf_nan=False), NUMBER]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), NUMBER]
-PositiveInt = Annotated[int, Field(gt=0, strict=True)]
-Count = Annotated[int, Field(ge=0, strict=True)]
-Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False), NUMBER]
-AboveOne = Annotated[float, Field(gt=1, allow_inf_nan=False), NUMBER]
-DropRate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), NUMBER]
-ErrorRate = Annotated[float, Field(gt=0, lt=0.5, allow_inf_nan=False), NUMBER]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-
-DatasetName = Literal["digits", "mnist", "cifar10"]
-NetworkName = Literal["mnist", "cifar10_basic", "cifar10_allconv", "substitute"]
-
-TITLES = {"fgsm": "FGSM", "cw": "C&W", "jsma": "JSMA", "blackbox": "BB", "bim": "BIM", "pgd": "PGD"}
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -59,10 +40,6 @@ class VariantError(ValueError):
     def __init__(self, name: str, cause: ValidationError) -> None:
         super().__init__(f"variants.{name}: {cause.errors()[0]['msg']}")
         self.name, self.cause = name, cause
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Model(Section):
@@ -88,97 +65,6 @@ class Model(Section):
         return value
 
 
-class AttackParams(Section):
-    """What every attack set has besides the parameters of its method."""
-
-    title: str | None = None
-    model: Name = "base"
-    """The network that is attacked and measured: ``base`` or one of ``variants``."""
-    targets: Literal["untargeted", "others", "all"] = "untargeted"
-    """``others``: each image goes to every class but its own; ``all``: to its own class too,
-    which counts as an attempt and is left as it is (section 2 of the published protocol)."""
-
-
-class FGSMParams(AttackParams):
-    method: Literal["fgsm"]
-    eps: Positive = 0.3
-    norm: Literal["inf", "1", "2"] = "inf"
-
-
-class BIMParams(AttackParams):
-    method: Literal["bim"]
-    eps: Positive = 0.3
-    eps_iter: Positive = 0.05
-    nb_iter: PositiveInt = 10
-    norm: Literal["inf", "2"] = "inf"
-
-
-class PGDParams(AttackParams):
-    method: Literal["pgd"]
-    eps: Positive = 0.3
-    eps_iter: Positive = 0.05
-    nb_iter: PositiveInt = 40
-    norm: Literal["inf", "2"] = "inf"
-    rand_init: bool = True
-
-
-class CWParams(AttackParams):
-    method: Literal["cw"]
-    confidence: Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER] = 0.0
-    learning_rate: Positive = 5e-3
-    binary_search_steps: PositiveInt = 5
-    max_iterations: PositiveInt = 1000
-    abort_early: bool = True
-    initial_const: Positive = 1e-2
-    targets: Literal["untargeted", "others", "all"] = "all"
-
-
-class JSMAParams(AttackParams):
-    method: Literal["jsma"]
-    theta: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False), NUMBER] = 1.0
-    gamma: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), NUMBER] = 0.1
-    targets: Literal["others", "all"] = "others"
-
-    @field_validator("theta")
-    @classmethod
-    def _not_zero(cls, value: float) -> float:
-        if value == 0:
-            raise ValueError("must not be 0")
-        return value
-
-
-class BlackBoxParams(AttackParams):
-    method: Literal["blackbox"]
-    network: NetworkName = "substitute"
-    holdout: PositiveInt = 150
-    data_aug: PositiveInt = 6
-    """Rounds of training, with Jacobian augmentation between them."""
-    lambda_: Annotated[float, Field(gt=0, alias="lambda", allow_inf_nan=False), NUMBER] = 0.1
-    epochs: PositiveInt = 10
-    batch_size: PositiveInt = 128
-    learning_rate: Positive = 1e-3
-    eps: Positive = 0.3
-    targets: Literal["untargeted"] = "untargeted"
-
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
-
-
-AnyAttack = Annotated[
-    FGSMParams | BIMParams | PGDParams | CWParams | JSMAParams | BlackBoxParams,
-    Field(discriminator="method"),
-]
-
-
-METHODS: dict[str, type[AttackParams]] = {
-    "fgsm": FGSMParams,
-    "bim": BIMParams,
-    "pgd": PGDParams,
-    "cw": CWParams,
-    "jsma": JSMAParams,
-    "blackbox": BlackBoxParams,
-}
-
-
 class Attack(Section):
     """The adversarial sample sets."""
 
@@ -187,7 +73,7 @@ class Attack(Section):
     """An image that the network gets wrong before the attack counts as adversarial too."""
     eight_bit: bool = True
     """Measure the images as saved with 8 bits, against the label they had before saving."""
-    sets: dict[Name, AnyAttack] = {}
+    sets: dict[Name, AnyAttack] = Field(default_factory=dict)
 
     @field_validator("sets")
     @classmethod
@@ -312,7 +198,7 @@ class Settings(Section):
     dataset: DatasetName
     seed: Annotated[int, Field(ge=0, strict=True)] = 20180514
     model: Model
-    variants: dict[Name, dict[str, Any]] = {}
+    variants: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     """Further networks: the settings in which each differs from ``model``."""
     attack: Attack = Attack()
     samples: Samples = Samples()

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from nmutant_cli import config
+from nmutant_cli import config, params
 from nmutant_cli.config import did_you_mean
 from nmutant_cli.errors import ConfigError
 
@@ -169,11 +169,11 @@ def _explain(
     if kind == "missing":
         return field, f"{field}: is missing{more}"
     if kind == "union_tag_not_found":
-        listed = ", ".join(config.METHODS)
+        listed = ", ".join(params.METHODS)
         return field, f"{field}.method: is missing; it must be one of {listed}{more}"
     if kind == "union_tag_invalid":
         field, value = f"{field}.method", first["ctx"]["tag"]
-        allowed, words = ["one of " + ", ".join(config.METHODS)], list(config.METHODS)
+        allowed, words = ["one of " + ", ".join(params.METHODS)], list(params.METHODS)
     else:
         same = [e for e, (p, _) in zip(errors, places, strict=True) if p == place]
         allowed = [_allowed(e) for e in same]
@@ -232,7 +232,7 @@ def _place(
     here = document
     for part in location:
         if len(place) == 3 and place[:2] == ["attack", "sets"] and inside is None:
-            inside = config.METHODS.get(str(part))
+            inside = params.METHODS.get(str(part))
             continue
         held = isinstance(here, Mapping) and part in here
         if not (held or part in _fields(inside) or isinstance(part, int)):
@@ -245,7 +245,7 @@ def _place(
             listed = isinstance(here, Sequence) and isinstance(part, int) and part < len(here)
             here = here[part] if listed else None
         found = inside.model_fields.get(str(part)) if inside else None
-        annotation = found.annotation if found else None
+        annotation: Any = found.annotation if found else None
         sectioned = isinstance(annotation, type) and issubclass(annotation, BaseModel)
         inside = annotation if sectioned else None
     return place, section

@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from nmutant_cli import models
 from nmutant_cli.artifacts import Journal, RunFolder, file_digest
-from nmutant_cli.config import TITLES, Settings
+from nmutant_cli.config import Settings
 from nmutant_cli.datasets import Dataset, load_dataset
 from nmutant_cli.labelers import KerasLabel
+from nmutant_cli.params import TITLES
 from nmutant_cli.samples import SampleSet, adversarial, normal, wrongly_labelled
 
 if TYPE_CHECKING:

@@ -196,7 +196,7 @@ def kappa_histograms(
     panels[0].set_yscale("function", functions=(np.sqrt, np.square))
     panels[0].set_ylim(0, 100)
     panels[0].yaxis.set_major_locator(FixedLocator([0, 1, 5, 20, 50, 100]))
-    panels[0].xaxis.set_major_locator(FixedLocator(np.linspace(0, top, 6)))
+    panels[0].xaxis.set_major_locator(FixedLocator(np.linspace(0, top, 6).tolist()))
     panels[0].xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
     for axes, (title, values) in zip(panels, sets.items(), strict=False):
         axes.grid(axis="y")

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nmutant_cli.config import AttackParams, BlackBoxParams, Settings
+from nmutant_cli.config import Settings
 from nmutant_cli.datasets import Dataset, read_npz
 from nmutant_cli.errors import AttackError, DataError
 from nmutant_cli.models import predict_labels
+from nmutant_cli.params import AttackParams, BlackBoxParams
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import AnyArray, Bools, Floats, Images, Ints, Labels
 

@@ -23,8 +23,9 @@ import tensorflow as tf
 
 from nmutant_cli import models
 from nmutant_cli.attacks import craft
-from nmutant_cli.config import CWParams, JSMAParams, Model
+from nmutant_cli.config import Model
 from nmutant_cli.datasets import Dataset, load_dataset
+from nmutant_cli.params import CWParams, JSMAParams
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import AnyArray, Images, Labels
 

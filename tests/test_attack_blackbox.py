@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from nmutant_cli.attacks import blackbox, craft, fgsm
-from nmutant_cli.config import BlackBoxParams, CWParams, FGSMParams
 from nmutant_cli.errors import AttackError
+from nmutant_cli.params import BlackBoxParams, CWParams, FGSMParams
 from nmutant_cli.seeding import stream
 
 SMALL = BlackBoxParams(method="blackbox", holdout=12, data_aug=3, epochs=1, batch_size=16)

@@ -13,7 +13,8 @@ import pytest
 import tensorflow as tf
 
 from nmutant_cli.attacks import ATTACKS, attack, craft
-from nmutant_cli.config import (
+from nmutant_cli.errors import AttackError
+from nmutant_cli.params import (
     BIMParams,
     BlackBoxParams,
     CWParams,
@@ -21,7 +22,6 @@ from nmutant_cli.config import (
     JSMAParams,
     PGDParams,
 )
-from nmutant_cli.errors import AttackError
 from nmutant_cli.types import Bounds
 
 FGSM = FGSMParams(method="fgsm", eps=0.1)

@@ -10,7 +10,7 @@ from conftest import ROOT, nmutant
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nmutant_cli import config, config_file
+from nmutant_cli import config, config_file, params
 from nmutant_cli.config import Settings
 from nmutant_cli.errors import ConfigError
 
@@ -192,9 +192,9 @@ def test_an_override_of_one_alias_leaves_the_other(written):
         ("digts", "; did you mean 'digits'?"),
         ("configs/mnst.yaml", "; did you mean 'mnist'?"),
         ("cifar", "; did you mean 'cifar10'?"),
-        ("zzz.yaml", "mnist"),
-        ("x" * 5000, "mnist"),
-        ("nul\0byte", "mnist"),
+        ("zzz.yaml", "mnist-corrected"),
+        ("x" * 5000, "mnist-corrected"),
+        ("nul\0byte", "mnist-corrected"),
     ],
     ids=lambda value: value[:20],
 )
@@ -247,14 +247,14 @@ def test_settings_survive_being_written_and_read(name, tmp_path):
 def test_the_names_are_those_of_the_code():
     from nmutant_cli.datasets import DATASETS
 
-    assert set(DATASETS) == set(typing.get_args(config.DatasetName))
+    assert set(DATASETS) == set(typing.get_args(params.DatasetName))
     assert {m: typing.get_args(p.model_fields["method"].annotation) for m, p in METHODS} == {
         m: (m,) for m, _ in METHODS
     }
-    assert set(config.TITLES) == set(config.METHODS)
+    assert set(params.TITLES) == set(params.METHODS)
 
 
-METHODS = list(config.METHODS.items())
+METHODS = list(params.METHODS.items())
 
 
 def test_the_schema_describes_the_settings():
@@ -293,7 +293,7 @@ def _section(section):
     fields = {}
     for name, field in section.model_fields.items():
         inner = field.annotation
-        nested = isinstance(inner, type) and issubclass(inner, config.Section)
+        nested = isinstance(inner, type) and issubclass(inner, params.Section)
         fields[field.alias or name] = JUNK | _section(inner) if nested else JUNK
     return st.fixed_dictionaries({}, optional=fields)
 

@@ -54,7 +54,7 @@ def test_kappa_equals_a_literal_loop(labels):
     counts = count_changes(subjects, streams(range(24)), 40)
     for row, count in enumerate(counts):
         assert count == sum(literal_changes(row, 40, None if labels is None else labels[row]))
-    assert 0 < counts.sum()
+    assert counts.sum() > 0
 
 
 @settings(max_examples=25, deadline=None)

@@ -9,10 +9,11 @@ import pytest
 from conftest import python
 
 from nmutant_cli import models
-from nmutant_cli.config import Model, NetworkName
+from nmutant_cli.config import Model
 from nmutant_cli.datasets import Dataset
 from nmutant_cli.errors import ModelError
 from nmutant_cli.networks import NETWORKS
+from nmutant_cli.params import NetworkName
 
 DROPOUTS = {"mnist": 0, "cifar10_basic": 1, "cifar10_allconv": 3, "substitute": 0}
 SHAPES = {"cifar10_basic": (32, 32, 3), "cifar10_allconv": (32, 32, 3)}

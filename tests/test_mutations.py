@@ -24,8 +24,9 @@ SHAPE = (28, 28, 1)
 
 def literal(rng, shape, wanted):
     """One mutation as the operator is written down: all of r is drawn, whatever the kind."""
-    rows, columns, channels = shape
-    r = wanted.amplitude * (rng.random(shape) - 0.5) / rng.integers(1, wanted.max_divisor + 1, shape)
+    rows, columns = shape[:2]
+    divisor = rng.integers(1, wanted.max_divisor + 1, shape)
+    r = wanted.amplitude * (rng.random(shape) - 0.5) / divisor
     kind = wanted.kinds[rng.integers(len(wanted.kinds))]
     height, width = rng.integers(1, wanted.max_rectangle + 1, 2)
     top, left = rng.integers(0, rows - height + 1), rng.integers(0, columns - width + 1)

@@ -119,5 +119,5 @@ def test_wald_keeps_its_error_bounds():
     ],
 )
 def test_values_out_of_range_are_refused(wrong):
-    with pytest.raises(ValueError, match="rule|p0|alpha|cap"):
+    with pytest.raises(ValueError, match=r"rule|p0|alpha|cap"):
         Test(**({"rule": "wald", "p0": 0.1, "p1": 0.2} | wrong))

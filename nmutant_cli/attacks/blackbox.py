@@ -21,9 +21,9 @@ import tensorflow as tf
 from nmutant_cli import models
 from nmutant_cli.attacks import fgsm
 from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits, in_batches, logits_of
-from nmutant_cli.config import BlackBoxParams, FGSMParams
 from nmutant_cli.errors import AttackError
 from nmutant_cli.networks import NETWORKS, initialize
+from nmutant_cli.params import BlackBoxParams, FGSMParams
 from nmutant_cli.types import Bounds, Images, Labels, Predict
 
 

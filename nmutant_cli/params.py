@@ -1,0 +1,128 @@
+"""The parameters of each attack, under CleverHans's names, and the kinds of number in settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+
+def _no_truth_value(value: object) -> object:
+    if isinstance(value, bool):
+        raise PydanticCustomError("float_type", "Input should be a number")
+    return value
+
+
+NUMBER = BeforeValidator(_no_truth_value)
+"""Text is read as a number, for YAML takes 1e-3 for a word; true and false are none. To stand
+last, or pydantic leaves the limits out of the JSON schema."""
+Number = Annotated[float, Field(allow_inf_nan=False), NUMBER]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), NUMBER]
+PositiveInt = Annotated[int, Field(gt=0, strict=True)]
+Count = Annotated[int, Field(ge=0, strict=True)]
+Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False), NUMBER]
+AboveOne = Annotated[float, Field(gt=1, allow_inf_nan=False), NUMBER]
+DropRate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), NUMBER]
+ErrorRate = Annotated[float, Field(gt=0, lt=0.5, allow_inf_nan=False), NUMBER]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+
+DatasetName = Literal["digits", "mnist", "cifar10"]
+NetworkName = Literal["mnist", "cifar10_basic", "cifar10_allconv", "substitute"]
+
+TITLES = {"fgsm": "FGSM", "cw": "C&W", "jsma": "JSMA", "blackbox": "BB", "bim": "BIM", "pgd": "PGD"}
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AttackParams(Section):
+    """What every attack set has besides the parameters of its method."""
+
+    title: str | None = None
+    model: Name = "base"
+    """The network that is attacked and measured: ``base`` or one of ``variants``."""
+    targets: Literal["untargeted", "others", "all"] = "untargeted"
+    """``others``: each image goes to every class but its own; ``all``: to its own class too,
+    which counts as an attempt and is left as it is (section 2 of the published protocol)."""
+
+
+class FGSMParams(AttackParams):
+    method: Literal["fgsm"]
+    eps: Positive = 0.3
+    norm: Literal["inf", "1", "2"] = "inf"
+
+
+class BIMParams(AttackParams):
+    method: Literal["bim"]
+    eps: Positive = 0.3
+    eps_iter: Positive = 0.05
+    nb_iter: PositiveInt = 10
+    norm: Literal["inf", "2"] = "inf"
+
+
+class PGDParams(AttackParams):
+    method: Literal["pgd"]
+    eps: Positive = 0.3
+    eps_iter: Positive = 0.05
+    nb_iter: PositiveInt = 40
+    norm: Literal["inf", "2"] = "inf"
+    rand_init: bool = True
+
+
+class CWParams(AttackParams):
+    method: Literal["cw"]
+    confidence: Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER] = 0.0
+    learning_rate: Positive = 5e-3
+    binary_search_steps: PositiveInt = 5
+    max_iterations: PositiveInt = 1000
+    abort_early: bool = True
+    initial_const: Positive = 1e-2
+    targets: Literal["untargeted", "others", "all"] = "all"
+
+
+class JSMAParams(AttackParams):
+    method: Literal["jsma"]
+    theta: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False), NUMBER] = 1.0
+    gamma: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), NUMBER] = 0.1
+    targets: Literal["others", "all"] = "others"
+
+    @field_validator("theta")
+    @classmethod
+    def _not_zero(cls, value: float) -> float:
+        if value == 0:
+            raise ValueError("must not be 0")
+        return value
+
+
+class BlackBoxParams(AttackParams):
+    method: Literal["blackbox"]
+    network: NetworkName = "substitute"
+    holdout: PositiveInt = 150
+    data_aug: PositiveInt = 6
+    """Rounds of training, with Jacobian augmentation between them."""
+    lambda_: Annotated[float, Field(gt=0, alias="lambda", allow_inf_nan=False), NUMBER] = 0.1
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 128
+    learning_rate: Positive = 1e-3
+    eps: Positive = 0.3
+    targets: Literal["untargeted"] = "untargeted"
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+
+AnyAttack = Annotated[
+    FGSMParams | BIMParams | PGDParams | CWParams | JSMAParams | BlackBoxParams,
+    Field(discriminator="method"),
+]
+
+
+METHODS: dict[str, type[AttackParams]] = {
+    "fgsm": FGSMParams,
+    "bim": BIMParams,
+    "pgd": PGDParams,
+    "cw": CWParams,
+    "jsma": JSMAParams,
+    "blackbox": BlackBoxParams,
+}
