@@ -3,10 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from nmutant_cli import published
 from nmutant_cli.checking import check
 from nmutant_cli.claims import claims
+from nmutant_cli.cli import main
 from nmutant_cli.errors import ArtifactError
 
 
@@ -185,3 +187,18 @@ def test_a_run_is_held_against_the_committed_results(tmp_path):
 def test_a_missing_committed_table_is_an_error(tmp_path):
     with pytest.raises(ArtifactError, match="table1"):
         check(tmp_path)
+
+
+def test_report_check_makes_nothing_and_exits_with_1_if_a_verdict_is_worse(tmp_path):
+    folder = commit(tmp_path / "results")
+    run = tmp_path / "run"
+    arguments = ["report", "--config", "mnist", "--run-dir", str(run), "--check", str(folder)]
+    good = CliRunner().invoke(main, arguments)
+    assert good.exit_code == 0, good.output
+    change(folder / "table1.csv", "kappa_percent", 2, 55.0)
+    bad = CliRunner().invoke(main, arguments)
+    assert bad.exit_code == 1
+    assert "C&W" in bad.output
+    assert not run.exists()
+    missing = CliRunner().invoke(main, [*arguments[:-1], str(tmp_path / "nowhere")])
+    assert missing.exit_code == 2

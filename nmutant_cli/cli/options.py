@@ -46,8 +46,15 @@ OPTIONS = [
 ]
 
 
-def experiment_command(function: Callable[[Experiment], None]) -> Callable[..., None]:
-    """Give a command the common options; it is called with the opened `Experiment`."""
+def experiment_command(
+    function: Callable[[Experiment], None],
+    instead: Callable[[Path, Path, Any], None] | None = None,
+) -> Callable[..., None]:
+    """Give a command the common options; it is called with the opened `Experiment`.
+
+    A command with an option ``check`` has ``instead``, called with the config's path, the run
+    folder and the option's value where it is given; nothing is then opened or made.
+    """
 
     @functools.wraps(function)
     def command(
@@ -58,9 +65,13 @@ def experiment_command(function: Callable[[Experiment], None]) -> Callable[..., 
         force: bool,
         quiet: bool,
         verbose: bool,
+        check: Any = None,
     ) -> None:
         path, settings = load(config, overrides, seed)
         folder = run_dir or Path("runs") / path.stem
+        if check is not None and instead is not None:
+            instead(path, folder, check)
+            return
         with _opened(settings, folder, force, quiet, verbose) as experiment:
             function(experiment)
 

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
-from nmutant_cli.cli.options import experiment_command, show
+from nmutant_cli.cli.options import experiment_command
+from nmutant_cli.cli.report import write
 
-if TYPE_CHECKING:
-    from nmutant_cli.experiment import Experiment
-
-
-@click.command("run")
-@experiment_command
-def command(experiment: Experiment) -> None:
-    """All stages in order - train, attack, measure-kappa, detect, report.
+command = click.command(
+    "run",
+    help="""All stages in order: train, attack, measure-kappa, detect, report.
 
     Goes on where a stopped run left off.
-    """
-    from nmutant_cli import reporting
-    from nmutant_cli.tables import to_text
-
-    paths = reporting.report(experiment)
-    first, second = reporting.table1(experiment), reporting.table2(experiment)
-    show(f"{to_text(first)}\n\n{to_text(second)}", *paths)
+    """,
+)(experiment_command(write))
