@@ -151,14 +151,15 @@ class RunFolder:
         start = time.monotonic()
         with replacing(path) as temporary:
             counts = build(temporary)
-        self._entries[name] = {
-            "digest": digest,
-            "sha256": file_digest(path),
-            "ingredients": dict(ingredients),
-            "counts": dict(counts or {}),
-            "seconds": round(time.monotonic() - start, 3),
-            "versions": _versions(),
-        }
+            entry = {
+                "digest": digest,
+                "sha256": file_digest(temporary),
+                "ingredients": dict(ingredients),
+                "counts": dict(counts or {}),
+                "seconds": round(time.monotonic() - start, 3),
+                "versions": _versions(),
+            }
+        self._entries[name] = entry
         self._made.add(name)
         self._write_manifest()
         return path

@@ -246,8 +246,9 @@ def _place(
             here = here[part] if listed else None
         found = inside.model_fields.get(str(part)) if inside else None
         annotation: Any = found.annotation if found else None
-        sectioned = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        inside = annotation if sectioned else None
+        inside = None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            inside = annotation
     return place, section
 
 

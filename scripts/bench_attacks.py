@@ -161,7 +161,11 @@ def foolbox_cw(model: keras.Model, params: CWParams, data: Dataset) -> Attack:
 
     def run(x: Images, target: Labels) -> AnyArray:
         criterion = foolbox.criteria.TargetedMisclassification(tf.constant(target))
-        return np.asarray(attack.run(wrapped, tf.constant(x), criterion))
+        x_adv = np.asarray(attack.run(wrapped, tf.constant(x), criterion)).copy()
+        # Where it fails Foolbox returns a black image, which may be of the target class by chance.
+        failed = ~x_adv.any(axis=(1, 2, 3))
+        x_adv[failed] = x[failed]
+        return x_adv
 
     return run
 

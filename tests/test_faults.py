@@ -106,13 +106,13 @@ def run_until(folder, file, sign):
 
 def test_ctrl_c_and_a_kill_leave_what_was_finished(finished, tmp_path):
     folder = tmp_path / "run"
-    code, stdout, stderr = run_until(folder, "model.keras", signal.SIGINT)
+    code, stdout, stderr = run_until(folder, "samples/normal.npz", signal.SIGINT)
     assert (code, stdout) == (130, "")
     assert stderr == "\nStopped. What was finished is kept: the same command goes on.\n"
     assert left_over(folder) == []
     model = (folder / "model.keras").stat().st_mtime_ns
 
-    code, _, _ = run_until(folder, "kappa/fgsm.csv", signal.SIGKILL)
+    code, _, _ = run_until(folder, "kappa/cw.csv", signal.SIGKILL)
     assert code == -signal.SIGKILL
     kappa = (folder / "kappa" / "normal.csv").stat().st_mtime_ns
 
