@@ -171,15 +171,6 @@ class RunFolder:
     def _journal_path(self, name: str) -> Path:
         return self.path / f".{name.replace('/', '-')}.journal"
 
-    def keep_only(self, names: set[str]) -> None:
-        """Drop the manifest's entries of artefacts that the settings no longer ask for."""
-        gone = [name for name in self._entries if name not in names]
-        for name in gone:
-            del self._entries[name]
-            (self.path / name).unlink(missing_ok=True)
-        if gone:
-            self._write_manifest()
-
     def _stale(self, name: str, path: Path, digest: str) -> str | None:
         """None if the artefact can be used, else why not ("" where that needs no words)."""
         entry = self._entries.get(name)

@@ -122,7 +122,8 @@ class Experiment:
             ingredients |= {"attack": attack, "params": params}
         else:
             file = f"samples/{slug}.npz"
-            ingredients["samples"] = settings.samples.model_dump(mode="json")
+            mine = {"wl"} if slug == "wl" else {"normal", "normal_correct_only"}
+            ingredients["samples"] = settings.samples.model_dump(mode="json", include=mine)
 
         def build(path: Path) -> Mapping[str, Any]:
             notes: dict[str, Any]

@@ -19,8 +19,8 @@ NUMBER = BeforeValidator(_no_truth_value)
 last, or pydantic leaves the limits out of the JSON schema."""
 Number = Annotated[float, Field(allow_inf_nan=False), NUMBER]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), NUMBER]
-PositiveInt = Annotated[int, Field(gt=0, strict=True)]
-Count = Annotated[int, Field(ge=0, strict=True)]
+PositiveInt = Annotated[int, Field(gt=0, le=10_000_000, strict=True)]
+Count = Annotated[int, Field(ge=0, le=10_000_000, strict=True)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False), NUMBER]
 AboveOne = Annotated[float, Field(gt=1, allow_inf_nan=False), NUMBER]
 DropRate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), NUMBER]

@@ -127,8 +127,8 @@ def pairs(params: AttackParams, data: Dataset, attempts: int) -> tuple[Ints, Lab
     Raises AttackError if there are too few test images.
     """
     n, classes = len(data.y_test), data.n_classes
+    first = params.holdout if isinstance(params, BlackBoxParams) else 0
     if params.targets == "untargeted":
-        first = params.holdout if isinstance(params, BlackBoxParams) else 0
         index = np.arange(first, first + attempts)
         target = np.full(attempts, NO_TARGET)
     elif params.targets == "others":
@@ -145,7 +145,10 @@ def pairs(params: AttackParams, data: Dataset, attempts: int) -> tuple[Ints, Lab
         index = chosen.repeat(classes)[:attempts]
         target = np.tile(np.arange(classes), len(chosen))[:attempts]
     if len(index) < attempts or index.max() >= n:
-        raise AttackError(f"attack.attempts: {attempts} need more than the {n} test images")
+        besides = f", {first} of them held out" if first else ""
+        raise AttackError(
+            f"attack.attempts: {attempts} need more than the {n} test images{besides}"
+        )
     return index, target
 
 
