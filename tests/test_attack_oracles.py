@@ -61,5 +61,5 @@ def test_cw_is_as_good_as_foolbox(foolbox, channels, targets, steps, confidence)
 
     assert ours.success.sum() >= success.sum() - 1  # one image on the edge
     both = ours.success & success
-    assert both.sum() >= 20
+    assert both.sum() >= 15
     assert ours.l2[both].mean() <= 1.03 * theirs_l2[both].mean()

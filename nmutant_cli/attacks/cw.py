@@ -12,8 +12,8 @@ does not run on Keras 3 and could not be subclassed usefully. Repaired:
   authors' code; there one success made every later step count as one.
 - ``abort_early`` looks at one image's loss, and stops after four tenths of the iterations in
   which its smallest value did not fall. There it compared two single values of the sum over the
-  batch; a single image's loss rises for a while when Adam overshoots, so that rule would stop it
-  far from its best (mean L2 20% larger on MNIST with 100 iterations).
+  batch. A single image's loss rises for a while when Adam overshoots: stopping after one such
+  tenth made the mean L2 of 64 MNIST images 20% larger (100 iterations), after four 0%.
 - Adam starts afresh in each step of the search, with the authors' epsilon of 1e-8.
 """
 
