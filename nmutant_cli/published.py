@@ -29,8 +29,9 @@ TABLE1_VALUES = ["kappa_percent", "ci99_percent"]
 TABLE2_VALUES = ["adversary", "identified", "accuracy_percent", "mutations", "label_changes"]
 
 TOLERANCE = {"accuracy_points": 8.0, "mutations_share": 0.2}
-"""Table 2 has no intervals. These two are chosen, not measured; 8 points are lax for the normal rows,
-where they are more than the published false-alarm rate itself."""
+"""Table 2 has no intervals. These two are chosen, not measured; 8 points are lax for the normal
+rows, where they are more than the published false-alarm rate itself.
+"""
 
 
 def table1() -> pd.DataFrame:
