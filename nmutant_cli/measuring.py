@@ -20,10 +20,13 @@ from nmutant_cli.experiment import Experiment, Pieces
 from nmutant_cli.labelers import KerasLabel
 from nmutant_cli.mutations import MutationStream
 from nmutant_cli.samples import from_8_bits
-from nmutant_cli.sensitivity import FixedMutations, Source, Subjects, count_changes, half_width
+from nmutant_cli.sensitivity import FixedMutations, Source, Subjects, half_width, tally
 from nmutant_cli.types import Images, Labels, Verdict
 
-KAPPA_COLUMNS = ["samples", "index", "source_index", "step_size", "mutations", "changes", "kappa"]
+KAPPA_COLUMNS = [
+    "samples", "index", "source_index", "true", "label",
+    "step_size", "mutations", "changes", "kappa", "majority",
+]  # fmt: skip
 DETECTION_COLUMNS = [
     "samples", "index", "source_index", "rule", "kappa1", "mu", "p0", "p1",
     "verdict", "mutations", "label_changes",
@@ -76,6 +79,7 @@ def _kappa_of(experiment: Experiment, slug: str) -> Path:
 
     def build(path: Path) -> None:
         images, labels, rows = measured(experiment, slug)
+        true = experiment.samples(slug).counted().true
         shared = FixedMutations(_stream(experiment, "kappa", "shared").take(0, wanted.mutations))
         sources: list[Source] = [shared] * len(rows)
         if not wanted.shared_mutations:
@@ -87,15 +91,18 @@ def _kappa_of(experiment: Experiment, slug: str) -> Path:
             for step in wanted.step_sizes:
                 label = experiment.label(network, step)
 
-                def count(piece: slice, label: KerasLabel = label) -> list[int]:
+                def count(piece: slice, label: KerasLabel = label) -> list[list[int]]:
                     subjects = Subjects(label, images[piece], _part(labels, piece))
-                    return count_changes(subjects, sources[piece], wanted.mutations).tolist()
+                    found = tally(subjects, sources[piece], wanted.mutations)
+                    columns = subjects.labels, found.changes, found.majority
+                    return np.stack(columns, axis=1).tolist()
 
                 done = pieces(f"{step:g}", len(rows), size, count, bar)
-                counts = [changes for piece in done for changes in piece]
+                counted = [sample for piece in done for sample in piece]
+                m = wanted.mutations
                 table += [
-                    [slug, index, source, step, wanted.mutations, n, n / wanted.mutations]
-                    for (index, source), n in zip(rows, counts, strict=True)
+                    [slug, *where, int(y), own, step, m, changes, changes / m, majority]
+                    for where, y, (own, changes, majority) in zip(rows, true, counted, strict=True)
                 ]
         _write_csv(path, table, KAPPA_COLUMNS)
 

@@ -7,6 +7,7 @@ Needs nothing of a model but labels. A `Label` says which label each mutated ima
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
 from typing import Protocol
@@ -80,7 +81,11 @@ class Subjects:
         self.labels = self.own if labels is None else labels
 
     def changes(self, owner: Ints, mutations: Mutations) -> Ints:
-        """Whether ``mutations[i]`` changes the label of ``images[owner[i]]``: ``(n,)``, 0 or 1.
+        """Whether ``mutations[i]`` changes the label of ``images[owner[i]]``: ``(n,)``, 0 or 1."""
+        return (self.mutated(owner, mutations) != self.labels[owner]).astype(np.int64)
+
+    def mutated(self, owner: Ints, mutations: Mutations) -> Labels:
+        """The label of ``images[owner[i]]`` after ``mutations[i]``: ``(n,)``.
 
         What changes no pixel gives the image's own label: a deterministic network is not asked.
         """
@@ -89,7 +94,7 @@ class Subjects:
         if self._label.deterministic:
             asked = ~mutations.is_identity
         found[asked] = self._ask(owner[asked], mutations[asked])
-        return (found != self.labels[owner]).astype(np.int64)
+        return found
 
     def _ask(self, owner: Ints, mutations: Mutations) -> Labels:
         size = self.batch_size
@@ -100,20 +105,36 @@ class Subjects:
         return out
 
 
-def count_changes(subjects: Subjects, sources: Sequence[Source], mutations: int) -> Ints:
-    """Label changes among the first ``mutations`` of each image: ``(n,)``; kappa times that.
+@dataclass(frozen=True)
+class Tally:
+    """Labels of ``n`` images under mutation, arrays of shape ``(n,)``.
 
-    ``sources[i]`` gives the mutations of image ``i``.
+    ``changes``: label changes, kappa times the number of mutations. ``majority``: the label that
+    most mutations give; in a tie the one that the mutations are compared with, else the smallest.
     """
-    counts = np.zeros(len(sources), np.int64)
+
+    changes: Ints
+    majority: Labels
+
+
+def tally(subjects: Subjects, sources: Sequence[Source], mutations: int) -> Tally:
+    """Label the first ``mutations`` of each image; ``sources[i]`` gives those of image ``i``."""
+    changes, majority = np.zeros((2, len(sources)), np.int64)
     # As many images at a time as keep some 50,000 mutations in memory.
     together = max(1, 50_000 // mutations)
     for first in range(0, len(sources), together):
         rows = np.arange(first, min(first + together, len(sources)))
         drawn = Mutations.concatenate(sources[i].take(0, mutations) for i in rows.tolist())
-        changes = subjects.changes(rows.repeat(mutations), drawn)
-        counts[rows] = changes.reshape(len(rows), mutations).sum(axis=1)
-    return counts
+        labels = subjects.mutated(rows.repeat(mutations), drawn).reshape(len(rows), mutations)
+        own = subjects.labels[rows]
+        changes[rows] = (labels != own[:, None]).sum(axis=1)
+        majority[rows] = [_majority(*pair) for pair in zip(labels, own, strict=True)]
+    return Tally(changes, majority)
+
+
+def _majority(labels: Labels, own: int) -> int:
+    votes = np.bincount(labels, minlength=own + 1)
+    return own if votes[own] == votes.max() else int(votes.argmax())
 
 
 def half_width(kappas: Floats | Sequence[float], confidence: float) -> float:

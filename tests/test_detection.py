@@ -13,9 +13,9 @@ from nmutant_cli.mutations import MutationStream, apply
 from nmutant_cli.sensitivity import (
     FixedMutations,
     Subjects,
-    count_changes,
     half_width,
     reference,
+    tally,
 )
 from nmutant_cli.sprt import Test, run
 
@@ -51,10 +51,22 @@ def literal_changes(row, count, label=None):
 @pytest.mark.parametrize("labels", [None, (LABELS + 1) % 4])
 def test_kappa_equals_a_literal_loop(labels):
     subjects = Subjects(reference(predict, STEP), IMAGES, labels)
-    counts = count_changes(subjects, streams(range(24)), 40)
-    for row, count in enumerate(counts):
+    found = tally(subjects, streams(range(24)), 40)
+    for row, count in enumerate(found.changes):
         assert count == sum(literal_changes(row, 40, None if labels is None else labels[row]))
-    assert counts.sum() > 0
+    assert found.changes.sum() > 0
+
+
+@pytest.mark.parametrize("labels", [None, (LABELS + 1) % 4])
+def test_the_majority_label_equals_a_count_of_votes(labels):
+    found = tally(Subjects(reference(predict, 4 * STEP), IMAGES, labels), streams(range(24)), 5)
+    own = LABELS if labels is None else labels
+    for row in range(24):
+        drawn = streams([row])[0].take(0, 5)
+        votes = list(predict(apply(np.repeat(IMAGES[row : row + 1], 5, axis=0), drawn, 4 * STEP)))
+        most = {label for label in range(4) if votes.count(label) == max(map(votes.count, votes))}
+        assert found.majority[row] == (own[row] if own[row] in most else min(most))
+    assert labels is None or (found.majority != own).any()
 
 
 @settings(max_examples=25, deadline=None)
@@ -65,20 +77,21 @@ def test_kappa_equals_a_literal_loop(labels):
     deterministic=st.booleans(),
 )
 def test_kappa_is_the_same_for_any_batch_order_and_resume_point(batch, order, cut, deterministic):
-    expected = count_changes(Subjects(reference(predict, STEP), IMAGES), streams(range(24)), 50)
-    found = np.zeros(24, np.int64)
+    expected = tally(Subjects(reference(predict, STEP), IMAGES), streams(range(24)), 50)
+    changes, majority = np.zeros((2, 24), np.int64)
     for rows in (order[:cut], order[cut:]):
         label = reference(predict, STEP, batch_size=batch, deterministic=deterministic)
         subjects = Subjects(label, IMAGES[list(rows)])
-        found[list(rows)] = count_changes(subjects, streams(rows), 50)
-    assert (found == expected).all()
+        found = tally(subjects, streams(rows), 50)
+        changes[list(rows)], majority[list(rows)] = found.changes, found.majority
+    assert (changes == expected.changes).all()
+    assert (majority == expected.majority).all()
 
 
 def test_one_list_can_serve_all_images():
     shared = streams([0])[0].take(0, 64)
-    counts = count_changes(
-        Subjects(reference(predict, STEP), IMAGES), [FixedMutations(shared)] * 24, 64
-    )
+    subjects = Subjects(reference(predict, STEP), IMAGES)
+    counts = tally(subjects, [FixedMutations(shared)] * 24, 64).changes
     for row in (0, 7, 23):
         images = np.repeat(IMAGES[row : row + 1], 64, axis=0)
         assert counts[row] == (predict(apply(images, shared, STEP)) != LABELS[row]).sum()
@@ -92,7 +105,7 @@ def test_a_deterministic_model_is_not_asked_about_mutations_that_change_nothing(
         return predict(images)
 
     drawn = streams([0])[0].take(0, 60)
-    count_changes(Subjects(reference(spy, STEP), IMAGES[:1]), [FixedMutations(drawn)], 60)
+    tally(Subjects(reference(spy, STEP), IMAGES[:1]), [FixedMutations(drawn)], 60)
     assert sum(asked) == 1 + 60 - drawn.is_identity.sum()
 
 
@@ -142,7 +155,7 @@ def test_all_rows_and_all_rules_against_the_literal_loop():
 def test_no_samples_no_decisions():
     nobody = Subjects(reference(predict, STEP), IMAGES[:0])
     assert len(detect(nobody, [], TESTS)[0].verdict) == 0
-    assert len(count_changes(nobody, [], 10)) == 0
+    assert len(tally(nobody, [], 10).changes) == 0
 
 
 def test_the_interval_is_z_times_the_population_deviation():
