@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
 
 from nmutant_cli import published
+from nmutant_cli.artifacts import file_digest
 from nmutant_cli.errors import ArtifactError
 
 COMPARE = {"table1": published.compare_table1, "table2": published.compare_table2}
+ADDED = ("verdict", "reason")
 
 
 def check(committed: Path, run: Path | None = None) -> list[str]:
@@ -17,23 +20,35 @@ def check(committed: Path, run: Path | None = None) -> list[str]:
 
     Verdicts are worked out anew from the values: those of ``run/compared`` where there is such a
     folder, else the committed ones themselves. A line is a verdict that is worse than the committed
-    one, a row that is gone, or a published value that is not the paper's. Makes nothing.
+    one, a row that is gone, a published value that is not the paper's, or a table that is not the
+    one its manifest speaks of. Makes nothing.
 
-    Raises ArtifactError if a committed table is missing or damaged.
+    Raises ArtifactError if a committed table or the manifest is missing or damaged.
     """
     found = run / "compared" if run and (run / "compared").is_dir() else committed
     complaints = []
+    made = _digests(committed / "manifest.json")
     for name, compare in COMPARE.items():
         stands = _read(committed / f"{name}.csv")
         values = _read(found / f"{name}.csv")
         paper = [c for c in values.columns if c.startswith("published_")]
-        again = compare(values.drop(columns=[*paper, "verdict"]))
+        again = compare(values.drop(columns=[*paper, *ADDED], errors="ignore"))
         where = f"{committed / name}.csv"
         complaints += [f"{where}: {worse}" for worse in published.worse(again, stands)]
-        expected = compare(stands.drop(columns=[*paper, "verdict"]))
+        expected = compare(stands.drop(columns=[*paper, *ADDED], errors="ignore"))
         if not expected[paper].equals(stands[paper].astype(expected[paper].dtypes.to_dict())):
             complaints.append(f"{where}: a published value is not the paper's")
+        if file_digest(committed / f"{name}.csv") != made.get(f"compared/{name}.csv"):
+            complaints.append(f"{where}: not the file that {committed / 'manifest.json'} speaks of")
     return complaints
+
+
+def _digests(manifest: Path) -> dict[str, str]:
+    try:
+        artefacts = json.loads(manifest.read_text(encoding="utf-8"))["artefacts"]
+        return {name: entry["sha256"] for name, entry in artefacts.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{manifest}: cannot be read ({error})") from error
 
 
 def _read(path: Path) -> pd.DataFrame:

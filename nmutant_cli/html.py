@@ -55,6 +55,7 @@ COLUMNS = {
         "Undecided",
         "samples for which the limit on mutations came before a decision",
     ),
+    "reason": ("Reason", "why a row differs, where we know"),
 }
 """Heading and meaning of the known columns. Others are shown under their own name."""
 

@@ -3,10 +3,10 @@
 ``data/published_table1.csv`` and ``data/published_table2.csv`` are Tables 1 and 2 of
 arXiv 1805.05010 as printed. Verdicts, best first:
 
-- ``reproduced``: within the joint 99% interval (Table 1), or within the tolerances of `TOLERANCE`
-  where the paper gives no interval (Table 2);
+- ``reproduced``: within the joint 99% interval; for #Mutations of Table 2, which has none, within
+  `NEAR`;
 - ``same conclusion``: the value differs, but what the paper concludes from it holds;
-- ``differs``: neither.
+- ``differs``: neither. ``reason`` says why, where we know.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from importlib.resources import files
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -28,10 +29,21 @@ TABLE2_KEY = ["dataset", "samples", "mu"]
 TABLE1_VALUES = ["kappa_percent", "ci99_percent"]
 TABLE2_VALUES = ["adversary", "identified", "accuracy_percent", "mutations", "label_changes"]
 
-TOLERANCE = {"accuracy_points": 8.0, "mutations_share": 0.2}
-"""Table 2 has no intervals. These two are chosen, not measured; 8 points are lax for the normal
-rows, where they are more than the published false-alarm rate itself.
-"""
+NEAR, ORDER = 0.2, 2.0
+"""#Mutations as published: within 20%. Of the published order: at most a factor of two away. Both
+are chosen, not measured."""
+FEW_FALSE_ALARMS = 0.1
+"""Of the normal samples; the paper has 0.02 to 0.036."""
+NORMAL_SAMPLES = 500
+"""Behind each normal row of the published Table 2."""
+Z99 = NormalDist().inv_cdf(0.995)
+
+REASONS = {
+    ("MNIST", name): "the published rows behave as if kappa were 1 for most samples, as when the "
+    "labels come from a network other than the attacked one (docs/reproduction.md)"
+    for name in ("C&W", "JSMA", "BB")
+}
+"""Why rows of Table 2 differ."""
 
 
 def table1() -> pd.DataFrame:
@@ -78,33 +90,46 @@ def compare_table1(ours: pd.DataFrame) -> pd.DataFrame:
 def compare_table2(ours: pd.DataFrame) -> pd.DataFrame:
     """``ours`` (Table 2 of a run) with the published values and a verdict for each row.
 
-    Only rows of the rule ``published`` have any. ``reproduced``: accuracy within 8 points and
-    #Mutations (floored, as published) within 20%. ``same conclusion``: most samples of the set
-    are decided as the paper says, on the same side of one half.
+    Only rows of the rule ``published`` have any. ``reproduced``: the share of identified samples
+    within the joint 99% interval of the two and #Mutations (floored, as published) within 20%.
+    ``same conclusion``: most adversarial samples are identified, with at most twice the published
+    mutations; of normal samples less than a tenth is.
     """
     merged = _beside(ours, table2(), TABLE2_KEY, TABLE2_VALUES)
     others = merged["rule"] != "published"
     merged.loc[others, [f"published_{column}" for column in TABLE2_VALUES]] = np.nan
-
-    def verdict(row: pd.Series) -> str:
-        if pd.isna(row["published_accuracy_percent"]):
-            return NOT_PUBLISHED
-        ours, theirs = row["accuracy_percent"], row["published_accuracy_percent"]
-        if pd.isna(ours):
-            return "differs"
-        mutations = row["mutations"]
-        close = (
-            abs(ours - theirs) <= TOLERANCE["accuracy_points"]
-            and not pd.isna(mutations)
-            and abs(math.floor(mutations) / row["published_mutations"] - 1)
-            <= TOLERANCE["mutations_share"]
-        )
-        if close:
-            return "reproduced"
-        return "same conclusion" if (ours > 50) == (theirs > 50) else "differs"
-
-    merged["verdict"] = [verdict(row) for _, row in merged.iterrows()]
+    merged["verdict"] = [_verdict2(row) for _, row in merged.iterrows()]
+    merged["reason"] = [
+        REASONS.get((row["dataset"], row["samples"]), "") if row["verdict"] == "differs" else ""
+        for _, row in merged.iterrows()
+    ]
     return merged
+
+
+def _verdict2(row: pd.Series) -> str:
+    if pd.isna(row["published_identified"]):
+        return NOT_PUBLISHED
+    if not row["n"]:
+        return "differs"
+    is_normal = row["samples"] == "normal"
+    size = NORMAL_SAMPLES if is_normal else row["published_adversary"]
+    as_many = _same_share(row["identified"], row["n"], row["published_identified"], size)
+    mutations = row["mutations"] // 1 / row["published_mutations"]  # nan where none is right
+    if as_many and abs(mutations - 1) <= NEAR:
+        return "reproduced"
+    alarms = row["identified"] / row["n"]
+    holds = alarms < FEW_FALSE_ALARMS if is_normal else alarms > 0.5
+    return "same conclusion" if holds and 1 / ORDER <= mutations <= ORDER else "differs"
+
+
+def _same_share(count: float, n: float, other: float, other_n: float) -> bool:
+    """Whether 0 lies in the 99% interval of the difference of two shares.
+
+    The interval is that of Agresti and Caffo (2000): one success and one failure are added to each.
+    """
+    shares = (count + 1) / (n + 2), (other + 1) / (other_n + 2)
+    variance = sum(p * (1 - p) / (m + 2) for p, m in zip(shares, (n, other_n), strict=True))
+    return bool(abs(shares[0] - shares[1]) <= Z99 * math.sqrt(variance))
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,7 @@ def table2(
     ``sizes`` is the number of samples of each set. The columns of the result are counts of
     samples, but for these (protocol, section 1):
 
+    - ``n``: the size of the set;
     - ``adversary``: the number of adversarial samples, hence 0 in the normal rows;
     - ``identified``: those with the verdict adversarial, which are false alarms in the normal rows;
     - ``accuracy_percent``: identified / size; for normal samples 1 - identified / size, so that an
@@ -132,19 +133,20 @@ def table2(
     return pd.DataFrame(
         rows,
         columns=[
-            *("dataset", "samples", "rule", "kappa1", "mu", "adversary", "identified"),
+            *("dataset", "samples", "rule", "kappa1", "mu", "n", "adversary", "identified"),
             *("accuracy_percent", "mutations", "label_changes", "undecided"),
         ],
     )
 
 
-def _outcome(chosen: pd.DataFrame, normal: bool) -> tuple[int, int, float, float, float, int]:
-    """The last six columns of one row of Table 2."""
+def _outcome(chosen: pd.DataFrame, normal: bool) -> tuple[int, int, int, float, float, float, int]:
+    """The last seven columns of one row of Table 2."""
     verdict = chosen["verdict"]
     size, identified = len(chosen), int((verdict == "adversarial").sum())
     accuracy = 100 * identified / size if size else math.nan
     right = chosen[verdict == ("normal" if normal else "adversarial")]
     return (
+        size,
         0 if normal else size,
         identified,
         round(100 - accuracy if normal else accuracy, 2),

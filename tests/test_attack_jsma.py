@@ -73,7 +73,7 @@ def own_gradients(model, target):
 
     def gradients(x):
         logits, jacobian = jacobian_of(model, tf.constant(x[None]))
-        jacobian = jacobian.numpy().reshape(tools.CLASSES, -1).astype(float)
+        jacobian = jacobian.numpy().reshape(len(jacobian), -1).astype(float)
         alpha = jacobian[target]
         return logits.numpy()[0].argmax(), alpha, np.delete(jacobian, target, axis=0).sum(axis=0)
 

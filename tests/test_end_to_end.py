@@ -50,7 +50,7 @@ def test_table_1(finished):
 def test_table_2(finished):
     found = table(finished, "table2.csv")
     assert list(found) == [
-        "dataset", "samples", "rule", "kappa1", "mu", "adversary", "identified",
+        "dataset", "samples", "rule", "kappa1", "mu", "n", "adversary", "identified",
         "accuracy_percent", "mutations", "label_changes", "undecided",
     ]  # fmt: skip
     assert list(dict.fromkeys(found["samples"])) == ["FGSM", "C&W", "JSMA", "BB", "WL", "normal"]

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from nmutant_cli import published
+from nmutant_cli.artifacts import file_digest
 from nmutant_cli.checking import check
 from nmutant_cli.claims import claims
 from nmutant_cli.cli import main
@@ -17,6 +20,7 @@ def as_ours(dataset="MNIST"):
     first, second = published.table1(), published.table2()
     first = first[first["dataset"] == dataset].assign(n=500).reset_index(drop=True)
     second = second[second["dataset"] == dataset].assign(rule="published", undecided=0)
+    second["n"] = second["adversary"].where(second["adversary"] > 0, 500)
     return first, second.reset_index(drop=True)
 
 
@@ -73,21 +77,38 @@ def test_only_the_rule_published_is_compared():
     assert wald["published_mutations"].isna().all()
 
 
-def test_table_2_is_held_to_its_tolerances():
+def verdict_on(samples, **values):
     _, second = as_ours()
-    at = (second["samples"] == "FGSM") & (second["mu"] == 1.2)
+    at = (second["samples"] == samples) & (second["mu"] == 1.2)
+    changed = second.astype({"mutations": float}).copy()
+    for column, value in values.items():
+        changed.loc[at, column] = value
+    row = published.compare_table2(changed).loc[at].iloc[0]
+    return row["verdict"], row["reason"]
 
-    def verdict(**values):
-        changed = second.astype({"mutations": float}).copy()
-        for column, value in values.items():
-            changed.loc[at, column] = value
-        return published.compare_table2(changed).loc[at, "verdict"].item()
 
-    assert verdict(accuracy_percent=81 - 7.9, mutations=56 * 1.19) == "reproduced"
-    assert verdict(accuracy_percent=81 - 8.1) == "same conclusion"
-    assert verdict(mutations=56 * 1.25) == "same conclusion"
-    assert verdict(accuracy_percent=40.0) == "differs"
-    assert verdict(mutations=np.nan) == "same conclusion"
+def test_table_2_is_held_to_the_joint_interval_and_to_the_number_of_mutations():
+    # 366 of 452 as published. Half the interval is 7.1 points, 32 samples.
+    assert verdict_on("FGSM", identified=366 - 32, mutations=56 * 1.19) == ("reproduced", "")
+    assert verdict_on("FGSM", identified=366 - 33) == ("same conclusion", "")
+    assert verdict_on("FGSM", mutations=56 * 1.25) == ("same conclusion", "")
+    assert verdict_on("FGSM", mutations=56 * 2.1) == ("differs", "")
+    assert verdict_on("FGSM", identified=200) == ("differs", "")
+    assert verdict_on("FGSM", mutations=np.nan) == ("differs", "")
+
+
+def test_normal_rows_are_held_to_their_false_alarms():
+    # 18 of 500 as published.
+    assert verdict_on("normal", identified=36) == ("reproduced", "")
+    assert verdict_on("normal", identified=38) == ("same conclusion", "")
+    assert verdict_on("normal", identified=60) == ("differs", "")
+    assert verdict_on("normal", n=50, identified=4) == ("reproduced", ""), "50 samples say little"
+
+
+def test_a_known_reason_stands_beside_a_row_that_differs():
+    verdict, reason = verdict_on("C&W", mutations=41.0)
+    assert verdict == "differs"
+    assert "network other than" in reason
 
 
 def test_a_worse_verdict_or_a_lost_row_is_found():
@@ -142,6 +163,11 @@ def commit(folder):
     first, second = as_ours()
     published.compare_table1(first).to_csv(folder / "table1.csv", index=False)
     published.compare_table2(second).to_csv(folder / "table2.csv", index=False)
+    entries = {
+        f"compared/{name}.csv": {"sha256": file_digest(folder / f"{name}.csv")}
+        for name in ("table1", "table2")
+    }
+    (folder / "manifest.json").write_text(json.dumps({"artefacts": entries}))
     return folder
 
 
@@ -160,7 +186,8 @@ def test_committed_results_are_in_order(tmp_path):
     ("table", "column", "value", "said"),
     [
         ("table1", "kappa_percent", 30.0, "was reproduced"),
-        ("table2", "accuracy_percent", 10.0, "was reproduced"),
+        ("table2", "identified", 100, "was reproduced"),
+        ("table2", "accuracy_percent", 94.5, "not the file"),
         ("table1", "published_kappa_percent", 0.5, "not the paper's"),
         ("table2", "published_mutations", 99, "not the paper's"),
     ],
@@ -185,8 +212,12 @@ def test_a_run_is_held_against_the_committed_results(tmp_path):
 
 
 def test_a_missing_committed_table_is_an_error(tmp_path):
-    with pytest.raises(ArtifactError, match="table1"):
+    with pytest.raises(ArtifactError, match="manifest"):
         check(tmp_path)
+    folder = commit(tmp_path / "results")
+    (folder / "table1.csv").unlink()
+    with pytest.raises(ArtifactError, match="table1"):
+        check(folder)
 
 
 def test_report_check_makes_nothing_and_exits_with_1_if_a_verdict_is_worse(tmp_path):

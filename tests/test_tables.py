@@ -131,10 +131,10 @@ def test_table_2_counts_as_the_paper_does():
     ]
     titles = {"normal": "normal", "fgsm": "FGSM"}
     assert to_csv(run_table2(rows, titles=titles, sizes={"normal": 4, "fgsm": 4})) == (
-        "dataset,samples,rule,kappa1,mu,adversary,identified,accuracy_percent,"
+        "dataset,samples,rule,kappa1,mu,n,adversary,identified,accuracy_percent,"
         "mutations,label_changes,undecided\n"
-        "MNIST,FGSM,wald,0.0017,1.2,4,2,50.00,11.50,2.50,1\n"
-        "MNIST,normal,wald,0.0017,1.2,0,1,75.00,132.50,0.50,1\n"
+        "MNIST,FGSM,wald,0.0017,1.2,4,4,2,50.00,11.50,2.50,1\n"
+        "MNIST,normal,wald,0.0017,1.2,4,0,1,75.00,132.50,0.50,1\n"
     )
 
 
@@ -171,6 +171,7 @@ def test_table_2_equals_a_literal_loop(rows):
         accuracy = 1 - share if slug == "normal" else share
         assert (row["samples"], row["rule"], row["mu"]) == (TITLES[slug], rule, mu)
         assert row["kappa1"] == 0.0017
+        assert row["n"] == size
         assert row["adversary"] == (0 if slug == "normal" else size)
         assert (row["identified"], row["undecided"]) == (identified, undecided)
         assert row["accuracy_percent"] == pytest.approx(100 * accuracy, abs=0.00501, nan_ok=True)
@@ -182,8 +183,8 @@ def test_table_2_equals_a_literal_loop(rows):
 def test_undecided_everywhere_leaves_the_means_empty():
     rows = [(s, "wald", 1.2, "undecided", 2000, 0) for s in ("normal", "fgsm")]
     text = to_csv(run_table2(rows, titles={"normal": "normal", "fgsm": "FGSM"}))
-    assert "MNIST,FGSM,wald,0.0017,1.2,1,0,0.00,,,1\n" in text
-    assert "MNIST,normal,wald,0.0017,1.2,0,0,100.00,,,1\n" in text
+    assert "MNIST,FGSM,wald,0.0017,1.2,1,1,0,0.00,,,1\n" in text
+    assert "MNIST,normal,wald,0.0017,1.2,1,0,0,100.00,,,1\n" in text
 
 
 def test_no_samples_at_all_still_give_every_row():

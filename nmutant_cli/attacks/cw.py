@@ -53,26 +53,26 @@ def run(
     |x_adv - x|^2 + const * max(confidence - margin, 0). Returns images of the shape of ``x``,
     inside ``bounds``; where the attack fails, the original image. ``rng`` is not used.
 
-    An image that is done gives its place in the batch to the next one.
+    An image that is done gives its place in the batch to the next one. The network is always asked
+    about `BATCH_SIZE` rows: hundreds of iterations would make a difference of the last bits, which
+    depend on their number, visible. ``batch_size``, the number of images under way, is rounded up
+    to a multiple of that.
     """
-    slots = _Slots(x, y, params, bounds, batch_size)
+    slots = _Slots(x, y, params, bounds, -(-batch_size // BATCH_SIZE) * BATCH_SIZE)
     while slots.fill():
         slots.descend(predict_logits)
     return slots.x_adv
 
 
 class _Slots:
-    """``batch_size`` places, each with the whole state of one image's search."""
+    """``rows`` places, each with the whole state of one image's search."""
 
-    def __init__(
-        self, x: Images, y: Labels, params: CWParams, bounds: Bounds, batch_size: int
-    ) -> None:
+    def __init__(self, x: Images, y: Labels, params: CWParams, bounds: Bounds, rows: int) -> None:
         self.x, self.y, self.params, self.bounds = x, y, params, bounds
         self.x_adv = x.copy()
         self.sign = np.float32(1 if params.targets != "untargeted" else -1)
         self.next = 0
         self.tenth = -(-params.max_iterations // 10)
-        rows = batch_size
         self.image = np.full(rows, -1)
         """Index of the image in each place, -1 where it is free."""
         self.step = np.zeros(rows, int)
@@ -111,25 +111,28 @@ class _Slots:
         active = self.image >= 0
         left = self.params.max_iterations - self.iteration
         iterations = np.where(active, np.minimum(left, self.tenth), 0).astype(np.int32)
-        x, y = self.x[self.image], self.y[self.image]
-        results = _iterate(
-            predict_logits,
-            x,
-            y,
-            self.sign,
-            np.float32(self.params.confidence),
-            np.float32(self.params.learning_rate),
-            np.asarray(self.bounds, np.float32),
-            self.const,
-            self.best_l2,
-            self.iteration,
-            iterations,
-            *self.state,
-        )
-        new_state, loss, best, best_l2, found = [result.numpy() for result in results]
+        parts = []
+        for first in range(0, len(active), BATCH_SIZE):
+            rows = slice(first, first + BATCH_SIZE)
+            results = _iterate(
+                predict_logits,
+                self.x[self.image[rows]],
+                self.y[self.image[rows]],
+                self.sign,
+                np.float32(self.params.confidence),
+                np.float32(self.params.learning_rate),
+                np.asarray(self.bounds, np.float32),
+                self.const[rows],
+                self.best_l2[rows],
+                self.iteration[rows],
+                iterations[rows],
+                *self.state[:, rows],
+            )
+            parts.append([result.numpy() for result in results])
+        loss, best, best_l2, found, *state = map(np.concatenate, zip(*parts, strict=True))
         if not np.isfinite(loss[active]).all():
             raise AttackError("cw: the network's logits or gradients became NaN or infinite")
-        self.state = new_state
+        self.state = np.stack(state)
         self.iteration += iterations
         self.found |= found & active
         better = active & (best_l2 < self.best_l2)
@@ -181,8 +184,8 @@ def _iterate(
 ) -> tuple[Any, ...]:
     """``iterations[i]`` steps of Adam for image i, after ``done[i]`` earlier ones.
 
-    Returns the new state, the smallest loss, the best image with its L2 distance, and whether
-    the attack succeeded in one of these steps.
+    Returns the smallest loss, the best image with its L2 distance, whether the attack succeeded in
+    one of these steps, and the new state.
     """
     half, lower = (bounds[1] - bounds[0]) / 2, bounds[0]
     start = tf.atanh(((x - lower) / half - 1) * 0.999999)
@@ -216,7 +219,7 @@ def _iterate(
         first = BETA_1 * first + (1 - BETA_1) * gradient
         second = BETA_2 * second + (1 - BETA_2) * tf.square(gradient)
         delta -= rate * first / (tf.sqrt(second) + EPSILON)
-    return tf.stack([delta, first, second]), smallest, best, best_l2, found
+    return smallest, best, best_l2, found, delta, first, second
 
 
 def margin_of(logits: AnyArray, y: Labels, targeted: bool) -> AnyArray:
