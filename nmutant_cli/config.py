@@ -34,6 +34,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def without_null(value: Any) -> Any:
+    """A mapping without the entries set to null, which leaves out what a config has."""
+    if not isinstance(value, dict):
+        return value
+    return {key: entry for key, entry in value.items() if entry is not None}
+
+
 class VariantError(ValueError):
     """What is wrong with the settings of one of ``variants``."""
 
@@ -74,6 +81,11 @@ class Attack(Section):
     eight_bit: bool = True
     """Measure the images as saved with 8 bits, against the label they had before saving."""
     sets: dict[Name, AnyAttack] = Field(default_factory=dict)
+
+    @field_validator("sets", mode="before")
+    @classmethod
+    def _left_out(cls, value: Any) -> Any:
+        return without_null(value)
 
     @field_validator("sets")
     @classmethod
@@ -206,6 +218,11 @@ class Settings(Section):
     sensitivity: Sensitivity = Sensitivity()
     detection: Detection = Detection()
     runtime: Runtime = Runtime()
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _left_out(cls, value: Any) -> Any:
+        return without_null(value)
 
     def model_settings(self, name: str) -> Model:
         """The settings of network ``name``: ``base`` or a variant."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("nmutant")
 
-CODE = {"train": 1, "samples": 1, "kappa": 2, "detect": 1, "report": 1}
+CODE = {"train": 1, "samples": 1, "kappa": 2, "detect": 1, "report": 2}
 """Version of each stage's code: raised when a change moves its numbers."""
 
 

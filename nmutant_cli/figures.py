@@ -62,7 +62,7 @@ STYLE: Any = {
 }
 
 
-def _styled(function: Callable[P, R]) -> Callable[P, R]:
+def styled(function: Callable[P, R]) -> Callable[P, R]:
     """Run ``function`` under our style whatever the user's matplotlibrc says."""
 
     @wraps(function)
@@ -75,7 +75,7 @@ def _styled(function: Callable[P, R]) -> Callable[P, R]:
     return inner
 
 
-@_styled
+@styled
 def to_png(figure: Figure, dpi: int = 144) -> bytes:
     """``figure`` as a PNG file, without the time or program in its metadata."""
     FigureCanvasAgg(figure)
@@ -109,7 +109,7 @@ def ratios(means: pd.DataFrame) -> pd.DataFrame:
     return wide.drop(columns=NORMAL, errors="ignore").div(normal.where(normal > 0), axis=0)
 
 
-@_styled
+@styled
 def ratio_figure(means: pd.DataFrame, dataset: str) -> Figure:
     """Figure 4: kappa_adv / kappa_nor against the step size, one line per adversarial set.
 
@@ -138,7 +138,7 @@ def ratio_figure(means: pd.DataFrame, dataset: str) -> Figure:
         margin = 0.05 * np.ptp(steps) or 1.0
         axes.set_xlim(steps.min() - margin, steps.max() + margin)
     if shown.size and shown.max() > LOG_FROM * shown.min():
-        _log_axis(axes, min(1.0, shown.min()), max(1.0, shown.max()))
+        log_axis(axes, min(1.0, shown.min()), max(1.0, shown.max()))
         axes.set_ylabel(f"{RATIO} (times, log scale)")
     else:
         axes.set_ylim(0, 1.08 * max(1.0, shown.max(initial=0)))
@@ -156,7 +156,7 @@ def ratio_figure(means: pd.DataFrame, dataset: str) -> Figure:
     return figure
 
 
-def _log_axis(axes: Axes, low: float, high: float) -> None:
+def log_axis(axes: Axes, low: float, high: float) -> None:
     """A logarithmic y axis with plain numbers at 1, 2, 5, 10, ..."""
     axes.set_yscale("log")
     axes.set_ylim(low / 1.15, high * 1.2)
@@ -166,7 +166,7 @@ def _log_axis(axes: Axes, low: float, high: float) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
 
 
-@_styled
+@styled
 def kappa_histograms(
     kappa: pd.DataFrame, titles: Mapping[str, str], step_size: float, dataset: str
 ) -> Figure:
@@ -247,7 +247,7 @@ class PanelRow:
     mutation_label: int | str
 
 
-@_styled
+@styled
 def image_panel(rows: Sequence[PanelRow], dataset: str) -> Figure:
     """For each row: original, adversarial image, their difference, a mutation with its label.
 

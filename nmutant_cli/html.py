@@ -55,6 +55,19 @@ COLUMNS = {
         "Undecided",
         "samples for which the limit on mutations came before a decision",
     ),
+    **{
+        f"{name}_{end}": (f"{title}{heading}", meaning)
+        for name, title, meaning in (
+            ("auc", "AUC", "100 times the chance that an adversarial sample has the larger κ"),
+            ("tpr_at_1", "at 1%", "samples identified at no more than 1% false alarms (%)"),
+            ("tpr_at_5", "at 5%", "samples identified at no more than 5% false alarms (%)"),
+        )
+        for end, heading in (("percent", ""), ("low", ", from"), ("high", ", to"))
+    },
+    "right_before": ("Right before", "samples whose label is the true one"),
+    "right_after": ("Right after", "samples whose majority label under mutation is the true one"),
+    "restored": ("Restored", "wrong labels that the majority label corrects"),
+    "spoiled": ("Spoiled", "right labels that the majority label replaces by a wrong one"),
     "reason": ("Reason", "why a row differs, where we know"),
 }
 """Heading and meaning of the known columns. Others are shown under their own name."""

@@ -15,6 +15,10 @@ from nmutant_cli.artifacts import file_digest
 from nmutant_cli.experiment import Experiment
 from nmutant_cli.measuring import detections_csv, kappa_csv, measured, read_records, threshold
 from nmutant_cli.mutations import MutationStream, apply
+from nmutant_cli.relabelling import relabelling
+from nmutant_cli.roc import roc_table
+from nmutant_cli.roc_figures import roc_figure
+from nmutant_cli.seeding import stream
 from nmutant_cli.sensitivity import Subjects
 
 DATASET_TITLES = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR10"}
@@ -76,19 +80,34 @@ def report(experiment: Experiment) -> list[Path]:
     def panel() -> Figure:
         return figures.image_panel(_panel_rows(experiment), dataset)
 
+    def roc() -> Figure:
+        return roc_figure(kappas, experiment.titles, steps, dataset)
+
     drawn = {
         "ratio": (ratio, "Sensitivity of adversarial samples over that of normal ones (Figure 4)"),
         "kappa": (histograms, f"How kappa(x) is distributed at step size {step:g}"),
+        "roc": (roc, "What any rule that looks at label changes only can reach"),
         "panel": (panel, "An adversarial sample of each attack, and a mutation of it"),
     }
-    paths = [
-        make("table1.csv", lambda: tables.to_csv(first).encode()),
-        make("table2.csv", lambda: tables.to_csv(second).encode()),
-    ]
-    shown = {
-        "Table 1: sensitivity to random mutation": first,
-        "Table 2: detection": second,
+    rng = stream(settings.seed, settings.dataset, "roc")
+    by_step = (experiment.titles, dataset, steps)
+    own = {
+        "table1": ("Table 1: sensitivity to random mutation", first),
+        "table2": ("Table 2: detection", second),
+        "roc": (
+            "Normal samples against the others, by kappa alone, with 95% intervals",
+            roc_table(kappas, *by_step, rng),
+        ),
+        "relabelling": (
+            "The majority label under mutation as a corrected label",
+            relabelling(kappas, *by_step),
+        ),
     }
+    paths = [
+        make(f"{name}.csv", lambda f=frame: tables.to_csv(f).encode())  # type: ignore[misc]
+        for name, (_, frame) in own.items()
+    ]
+    shown = dict(own.values())
     if dataset in set(published.table1()["dataset"]):
         beside = {
             "Table 1 beside the published one": published.compare_table1(first),

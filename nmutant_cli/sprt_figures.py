@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
-from nmutant_cli.figures import GREY, MARKERS, _log_axis, _styled
+from nmutant_cli.figures import GREY, MARKERS, log_axis, styled
 from nmutant_cli.sprt import Test
 from nmutant_cli.sprt_exact import curves
 from nmutant_cli.tables import number
@@ -21,7 +21,7 @@ LOG_BELOW = 0.05
 POINTS = 161
 
 
-@_styled
+@styled
 def plan_figure(tests: Mapping[str, Mapping[float, Test]], title: str) -> Figure:
     """P(adversarial), P(undecided) and the mean number of mutations against kappa.
 
@@ -67,7 +67,7 @@ def plan_figure(tests: Mapping[str, Mapping[float, Test]], title: str) -> Figure
     for axes in grid[:2, 0]:
         axes.set_ylim(-0.02, 1.02)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-    _log_axis(grid[2, 0], least, max(test.max_mutations for test in everyone))
+    log_axis(grid[2, 0], least, max(test.max_mutations for test in everyone))
     names = ("P(adversarial | κ)", "P(undecided | κ)", "mean mutations (log scale)")
     for axes, name in zip(grid[:, 0], names, strict=True):
         axes.set_ylabel(name)

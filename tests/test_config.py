@@ -228,6 +228,13 @@ def test_seed_and_overrides_are_applied():
     assert loaded[1].detection.alpha == 1e-3
 
 
+def test_a_set_or_variant_that_is_null_is_left_out():
+    _, found = config_file.load("mnist", ["attack.sets.bb=null", "variants.longer=null"])
+    assert set(found.attack.sets) == {"fgsm", "cw", "jsma"}
+    assert set(found.variants) == {"smoothed"}
+    assert "longer" in message("mnist", "variants.longer=null")  # bb still asks for it
+
+
 def test_settings_are_frozen():
     loaded = config_file.load("mnist")[1]
     for section in (loaded, loaded.model, loaded.attack.sets["fgsm"], loaded.detection):

@@ -1,0 +1,118 @@
+"""A frozen slice of a finished run: a few samples of each set, their networks, their counts.
+
+    python scripts/golden.py runs/mnist results/mnist/slice --config mnist
+
+Writes the slice and its golden counts. `measure` counts again; ``tests/test_golden.py`` compares.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from nmutant_cli import models, sprt
+from nmutant_cli.config import Settings
+from nmutant_cli.config_file import load
+from nmutant_cli.detection import detect
+from nmutant_cli.labelers import KerasLabel
+from nmutant_cli.mutations import MutationStream
+from nmutant_cli.samples import SampleSet, from_8_bits
+from nmutant_cli.sensitivity import FixedMutations, Subjects, tally
+from nmutant_cli.types import Verdict
+
+NETWORKS = ("base", "smoothed")
+MUTATIONS = 200
+CAP = 500
+
+
+def make(run: Path, folder: Path, settings: Settings, size: int) -> None:
+    """Keep the first ``size`` samples of each set whose network is one of `NETWORKS`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in NETWORKS:
+        file = _file(name)
+        # Without the optimiser's state a network takes a third of the room.
+        keras.saving.save_model(models.load(run / file), folder / file, include_optimizer=False)
+    for slug, network in _sets(settings).items():
+        if network in NETWORKS:
+            where = "adversarial" if slug in settings.attack.sets else "samples"
+            whole = SampleSet.load(run / where / f"{slug}.npz").counted()
+            some = SampleSet(*(getattr(whole, field)[:size] for field in vars(whole)))
+            some.save(folder / f"{slug}.npz")
+    counts, verdicts = measure(folder, settings)
+    counts.to_csv(folder / "counts.csv", index=False, lineterminator="\n")
+    verdicts.to_csv(folder / "verdicts.csv", index=False, lineterminator="\n")
+
+
+def measure(folder: Path, settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Label changes of every sample in ``folder`` at each step size, and what the rules say."""
+    counts, verdicts = [], []
+    tests = [
+        sprt.Test(rule, *settings.detection.hypotheses(0.0017, mu), cap=CAP)
+        for rule in ("published", "wald", "algorithm1")
+        for mu in (1.2, 2.0)
+    ]
+    for slug, network in _sets(settings).items():
+        if network not in NETWORKS:
+            continue
+        model = models.load(folder / _file(network))
+        samples = SampleSet.load(folder / f"{slug}.npz")
+        attacked = slug in settings.attack.sets
+        images = from_8_bits(samples.image8) if attacked else samples.image
+        shape = images.shape[1:]
+        label = KerasLabel(model, 1.0, max_rectangle=settings.mutation.max_rectangle)
+
+        def stream(*names: str | int, shape: tuple[int, ...] = shape) -> MutationStream:
+            return MutationStream(shape, settings.mutation, settings.seed, "golden", *names)  # type: ignore[arg-type]
+
+        shared = FixedMutations(stream("shared").take(0, MUTATIONS))
+        for step in settings.sensitivity.step_sizes:
+            subjects = Subjects(label.at(step), images, samples.label if attacked else None)
+            found = tally(subjects, [shared] * len(images), MUTATIONS)
+            counts += [
+                (slug, row, step, int(n), int(majority))
+                for row, (n, majority) in enumerate(zip(found.changes, found.majority, strict=True))
+            ]
+        subjects = Subjects(label, images, samples.label if attacked else None)
+        sources = [stream("detect", slug, row) for row in range(len(images))]
+        for outcome in detect(subjects, sources, tests):
+            test = outcome.test
+            verdicts += [
+                (slug, row, test.rule, test.p0, Verdict(verdict).name.lower(), int(n), int(c))
+                for row, (verdict, n, c) in enumerate(
+                    zip(outcome.verdict, outcome.n, outcome.c, strict=True)
+                )
+            ]
+    return (
+        pd.DataFrame(counts, columns=["samples", "row", "step_size", "changes", "majority"]),
+        pd.DataFrame(verdicts, columns=["samples", "row", "rule", "p0", "verdict", "n", "c"]),
+    )
+
+
+def _sets(settings: Settings) -> dict[str, str]:
+    """The sample sets, each with the network it belongs to."""
+    attacks = {slug: params.model for slug, params in settings.attack.sets.items()}
+    return {"normal": "base", **attacks, "wl": "base"}
+
+
+def _file(network: str) -> str:
+    return "model.keras" if network == "base" else f"model-{network}.keras"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--config", default="mnist")
+    parser.add_argument("--size", type=int, default=12, help="samples of each set")
+    args = parser.parse_args()
+    make(args.run, args.folder, load(args.config)[1], args.size)
+    size = sum(path.stat().st_size for path in args.folder.iterdir())
+    print(f"{args.folder}: {np.round(size / 1e6, 1)} MB")
+
+
+if __name__ == "__main__":
+    main()

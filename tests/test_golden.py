@@ -1,0 +1,49 @@
+"""The committed results: their verdicts stand, and a frozen slice still gives the same counts."""
+
+from __future__ import annotations
+
+import sys
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from nmutant_cli.checking import check
+from nmutant_cli.config_file import load
+
+RESULTS = sorted(path.parent for path in (ROOT / "results").glob("*/table1.csv"))
+SLICES = sorted(path.parent for path in (ROOT / "results").glob("*/slice/counts.csv"))
+
+ids = {"ids": lambda folder: folder.relative_to(ROOT / "results").as_posix()}
+
+
+def test_there_are_committed_results():
+    assert RESULTS
+    assert SLICES
+
+
+@pytest.mark.parametrize("folder", RESULTS, **ids)
+def test_no_committed_verdict_has_become_worse(folder):
+    assert check(folder) == []
+
+
+@pytest.mark.parametrize("folder", SLICES, **ids)
+def test_the_frozen_slice_gives_the_golden_counts(folder):
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import golden
+
+    counts, verdicts = golden.measure(folder, load(folder.parent.name)[1])
+    expected = pd.read_csv(folder / "counts.csv")
+    same = ["samples", "row", "step_size"]
+    pd.testing.assert_frame_equal(counts[same], expected[same])
+    # Another processor may round a logit differently: a label at the boundary may flip.
+    flips = (counts["changes"] - expected["changes"]).abs()
+    assert flips.max() <= 2
+    assert flips.sum() <= 0.0005 * len(counts) * golden.MUTATIONS
+    assert (counts["majority"] != expected["majority"]).sum() <= 1
+    decided = pd.read_csv(folder / "verdicts.csv")
+    pd.testing.assert_frame_equal(
+        verdicts[["samples", "row", "rule"]], decided[["samples", "row", "rule"]]
+    )
+    other = (verdicts[["verdict", "n", "c"]] != decided[["verdict", "n", "c"]]).any(axis=1)
+    assert other.sum() <= 0.02 * len(decided)
