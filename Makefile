@@ -31,6 +31,7 @@ schema: install  ## the JSON schema of a config file
 	$(BIN)/nmutant schema > configs/schema.json
 
 reproduce-tables: install  ## the published MNIST experiment; set NMUTANT_DATA_DIR if offline
+	$(BIN)/nmutant estimate --config mnist
 	$(BIN)/nmutant run --config mnist
 
 bench-attacks: install  ## our attacks beside Foolbox's and ART's

@@ -3,7 +3,7 @@
     python scripts/spread.py runs/mnist runs/mnist-seed1 runs/mnist-seed2 ... --out results/mnist
 
 Prints how every value lies over the networks beside the published one, and writes
-networks-table1.csv and networks-table2.csv. The runs may differ in size; say so where you show them.
+networks-table1.csv and networks-table2.csv. The runs may differ in size: say so where you show it.
 """
 
 from __future__ import annotations

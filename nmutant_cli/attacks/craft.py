@@ -50,9 +50,9 @@ def craft(
     ``x`` is float32 ``(n, height, width, channels)`` inside ``bounds``. ``y`` is int64 ``(n,)``:
     the targets of a targeted attack, else the labels to get away from. ``rng`` holds one
     generator per image. ``judge`` gives the label of each result, by default the attacked
-    network. ``batch_size`` is the number of rows the network is given at a time, always exactly,
-    by default what suits the attack. Each image's result depends on the image, its label and its
-    generator only, not on the other images.
+    network. ``batch_size`` is the number of rows the network is given at a time, always exactly
+    (C&W rounds it up to a multiple of 40), by default what suits the attack. Each image's result
+    depends on the image, its label and its generator only, not on the other images.
 
     Raises AttackError if an argument is not as said above, if the network returns anything but
     finite logits, or if a target is the label that the judge gives already.

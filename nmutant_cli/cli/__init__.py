@@ -18,6 +18,7 @@ COMMANDS = {
     "report": "report",
     "run": "run",
     "plan": "plan",
+    "estimate": "estimate",
     "schema": "schema",
 }
 

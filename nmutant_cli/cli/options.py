@@ -91,8 +91,10 @@ class _AboveBars(logging.Handler):
 
 
 @contextlib.contextmanager
-def _muted() -> Iterator[None]:
+def quiet_imports() -> Iterator[None]:
     """Keep stderr shut: TensorFlow's C++ writes there on import, whatever it is told."""
+    # Its messages about absent GPUs are no news to the user.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         kept = os.dup(2)
     except OSError:  # there is no stderr
@@ -115,8 +117,6 @@ def _opened(
     log = logging.getLogger("nmutant")
     log.handlers, log.propagate = [_AboveBars()], False
     log.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
-    # TensorFlow's messages about absent GPUs are no news to the user.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if quiet and not logging.root.handlers:
         logging.root.addHandler(logging.NullHandler())  # else Python prints libraries' warnings
@@ -126,7 +126,7 @@ def _opened(
     from nmutant_cli.artifacts import RunFolder
 
     with RunFolder(folder, force=force, say=log.warning) as run:
-        with _muted():
+        with quiet_imports():
             from nmutant_cli.experiment import Experiment
         yield Experiment(settings, run, quiet=quiet)
 

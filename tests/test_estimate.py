@@ -1,0 +1,34 @@
+"""What ``nmutant estimate`` counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nmutant_cli import estimate
+from nmutant_cli.config_file import load
+from nmutant_cli.datasets import Dataset
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.random((1200, 28, 28, 1)).astype(np.float32)
+    y = rng.integers(10, size=1200)
+    return Dataset("mnist", x, y, x, y, "none")
+
+
+def test_amounts_are_what_the_settings_ask_for_at_most(data, monkeypatch):
+    monkeypatch.setattr(estimate, "SECONDS", 0.01)
+    _, settings = load("mnist")
+    found = estimate.estimate(settings, data).set_index("stage")
+    assert found.loc["train", "amount"] == (6 + 6 + 10) * 1200
+    # FGSM and black-box 1, C&W 100, JSMA 2 * 39 gradients for each of 500 attempts
+    assert found.loc["attack", "amount"] == 500 * (1 + 1 + 100 + 78)
+    samples = 500 + 500 + 4 * 500
+    assert found.loc["measure-kappa", "amount"] == samples * 3 * 1000
+    assert found.loc["detect", "amount"] == samples * 2000
+    stages = found.drop("at most")
+    assert (stages["per_second"] > 0).all()
+    expected = (stages["amount"] / stages["per_second"]).sum() / 60
+    assert found.loc["at most", "minutes"] == pytest.approx(expected)
