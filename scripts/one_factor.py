@@ -1,0 +1,73 @@
+"""Which part of the published MNIST protocol moves kappa: one thing changed at a time.
+
+    python scripts/one_factor.py runs/mnist --out results/mnist/one-factor.csv
+
+Measures normal, FGSM and WL samples at a reduced size, once as published and once for each
+change, in folders beside the run whose networks are used again. Goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from nmutant_cli.cli import main as nmutant
+from nmutant_cli.config_file import load
+from nmutant_cli.measuring import read_records
+from nmutant_cli.tables import table1, to_csv, to_text
+
+SIZE = [
+    "attack.sets.cw=null", "attack.sets.jsma=null", "attack.sets.bb=null",
+    "attack.attempts=250", "samples.normal=250", "samples.wl=250", "sensitivity.mutations=250",
+]  # fmt: skip
+CHANGES = {
+    "as published": [],
+    "fresh mutations for each image": ["sensitivity.shared_mutations=false"],
+    "images not rounded to 8 bits": ["attack.eight_bit=false"],
+    "images the network gets wrong left out": [
+        "attack.count_already_wrong=false",
+        "samples.normal_correct_only=true",
+    ],
+    "FGSM on a network without label smoothing": ["attack.sets.fgsm.model=base"],
+    "FGSM on a network of 10 epochs, no smoothing": ["attack.sets.fgsm.model=longer"],
+    "Keras's initialisation": ["model.initialization=keras"],
+    "12 epochs": ["model.epochs=12"],
+}
+TITLES = {"normal": "normal", "fgsm": "FGSM", "wl": "WL"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="a run of the config mnist, for its networks")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--changes", nargs="*", default=list(CHANGES), choices=CHANGES)
+    args = parser.parse_args()
+    rows = []
+    for change in args.changes:
+        folder = args.run.with_name(f"{args.run.name}-factor-{list(CHANGES).index(change)}")
+        if not folder.exists():
+            folder.mkdir()
+            for path in [*args.run.glob("model*.keras"), args.run / "manifest.json"]:
+                shutil.copy(path, folder)
+        settings = [word for text in (*SIZE, *CHANGES[change]) for word in ("--set", text)]
+        arguments = ["measure-kappa", "--config", "mnist", "--run-dir", str(folder), *settings]
+        nmutant(arguments, standalone_mode=False)
+        steps = load("mnist")[1].sensitivity.step_sizes
+        found = table1(read_records(folder / "kappa.csv"), TITLES, "MNIST", steps)
+        rows.append(found.assign(change=change))
+    table = pd.concat(rows, ignore_index=True)
+    wide = table.pivot(index="change", columns=["samples", "step_size"], values="kappa_percent")
+    print("\n", wide.reindex(args.changes)[list(TITLES.values())].to_string(), sep="")
+    if args.out:
+        columns = ["change", *(c for c in table if c != "change")]
+        args.out.write_text(to_csv(table[columns]), encoding="utf-8")
+        print(f"\n{args.out}")
+    else:
+        print(to_text(table))
+
+
+if __name__ == "__main__":
+    main()
