@@ -1,22 +1,17 @@
 """A frozen slice of a finished run: a few samples of each set, their networks, their counts.
 
-    python scripts/golden.py runs/mnist results/mnist/slice --config mnist
-
-Writes the slice and its golden counts. `measure` counts again; ``tests/test_golden.py`` compares.
+``scripts/keep_results.py`` makes one. `measure` counts again; ``tests/test_golden.py`` compares.
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import keras
-import numpy as np
 import pandas as pd
 
 from nmutant_cli import models, sprt
 from nmutant_cli.config import Settings
-from nmutant_cli.config_file import load
 from nmutant_cli.detection import detect
 from nmutant_cli.labelers import KerasLabel
 from nmutant_cli.mutations import MutationStream
@@ -100,19 +95,3 @@ def _sets(settings: Settings) -> dict[str, str]:
 
 def _file(network: str) -> str:
     return "model.keras" if network == "base" else f"model-{network}.keras"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--config", default="mnist")
-    parser.add_argument("--size", type=int, default=12, help="samples of each set")
-    args = parser.parse_args()
-    make(args.run, args.folder, load(args.config)[1], args.size)
-    size = sum(path.stat().st_size for path in args.folder.iterdir())
-    print(f"{args.folder}: {np.round(size / 1e6, 1)} MB")
-
-
-if __name__ == "__main__":
-    main()
