@@ -95,7 +95,7 @@ def run_until(deadline: float, command: list[str], backend: str, cpu: bool) -> i
     try:
         return process.wait(left)
     except subprocess.TimeoutExpired:
-        for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        for stop in (signal.SIGINT, signal.SIGTERM):
             process.send_signal(stop)
             try:
                 code = process.wait(GRACE_SECONDS)
@@ -103,7 +103,9 @@ def run_until(deadline: float, command: list[str], backend: str, cpu: bool) -> i
                 continue
             # It may have ended by itself just then.
             return code if code in (0, 1, 2) else None
-        raise
+        process.kill()
+        process.wait()
+        return None
 
 
 def arguments() -> argparse.Namespace:
