@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from nmutant_cli import backend
 from nmutant_cli.errors import ArtifactError, NMutantError
 
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -271,4 +273,6 @@ def _versions() -> dict[str, str]:
     for library in LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
             found[library] = version(library)
+    if "keras" in sys.modules:
+        found |= {"backend": backend.name(), "device": backend.device()}
     return found

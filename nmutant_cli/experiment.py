@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from nmutant_cli import models
-from nmutant_cli.artifacts import Journal, RunFolder, file_digest
+from nmutant_cli import backend, models
+from nmutant_cli.artifacts import Journal, RunFolder, digest_of, file_digest
+from nmutant_cli.checkpoints import Checkpoint
 from nmutant_cli.config import Settings
 from nmutant_cli.datasets import Dataset, load_dataset
 from nmutant_cli.labelers import KerasLabel
@@ -59,8 +60,15 @@ class Experiment:
         """``model.keras`` or ``model-NAME.keras``, trained where needed."""
         settings = self.settings.model_settings(name)
         file = "model.keras" if name == "base" else f"model-{name}.keras"
+        # How dropout is treated at inference does not change how a network is trained.
+        section = settings.model_dump(mode="json", exclude={"stochastic_inference"})
+        ingredients = self.ingredients("train", {"model": section, "name": name})
+        checkpoint = Checkpoint(
+            self.run.path / f".{file}.checkpoint.npz", digest_of([ingredients, backend.name()])
+        )
 
         def build(path: Path) -> Mapping[str, Any]:
+            backend.require_training(self.run.path / file)
             log.info("training %s on %s", name, self.settings.dataset)
             model, report = models.train(
                 settings,
@@ -70,15 +78,14 @@ class Experiment:
                 "train",
                 name,
                 progress=None if self._quiet else f"train {name}",
+                checkpoint=checkpoint,
             )
             model.save(path)
             return report.as_dict()
 
-        # How dropout is treated at inference does not change how a network is trained.
-        section = settings.model_dump(mode="json", exclude={"stochastic_inference"})
-        return self.run.make(
-            file, self.ingredients("train", {"model": section, "name": name}), build
-        )
+        path = self.run.make(file, ingredients, build)
+        checkpoint.remove()
+        return path
 
     def model(self, name: str = "base") -> keras.Model:
         path = self.model_path(name)
@@ -129,6 +136,7 @@ class Experiment:
             notes: dict[str, Any]
             log.info("making the %s samples", self.titles[slug])
             if slug in settings.attack.sets:
+                backend.require_attacks(self.run.path / file)
                 samples, notes = adversarial(slug, self.model(network), self.data, settings)
             else:
                 choose = {"normal": normal, "wl": wrongly_labelled}[slug]

@@ -5,6 +5,7 @@ Both work through each sample set in pieces that a killed run need not do again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def _kappa_of(experiment: Experiment, slug: str) -> Path:
     ingredients = _ingredients(experiment, "kappa", slug, network) | {"sensitivity": section}
     name = f"kappa/{slug}.csv"
 
-    def build(path: Path) -> None:
+    def build(path: Path) -> Mapping[str, Any]:
         images, labels, rows = measured(experiment, slug)
         true = experiment.samples(slug).counted().true
         shared = FixedMutations(_stream(experiment, "kappa", "shared").take(0, wanted.mutations))
@@ -86,15 +87,19 @@ def _kappa_of(experiment: Experiment, slug: str) -> Path:
             sources = _streams(experiment, "kappa", slug)
         size = max(1, 50_000 // wanted.mutations)
         table: list[list[Any]] = []
+        timed: list[tuple[int, float]] = []
         total = len(rows) * len(wanted.step_sizes)
         with experiment.bar(total, f"kappa {slug}", "sample") as bar:
             for step in wanted.step_sizes:
                 label = experiment.label(network, step)
 
                 def count(piece: slice, label: KerasLabel = label) -> list[list[int]]:
+                    start = time.monotonic()
                     subjects = Subjects(label, images[piece], _part(labels, piece))
                     found = tally(subjects, sources[piece], wanted.mutations)
                     columns = subjects.labels, found.changes, found.majority
+                    asked = len(subjects.images) * wanted.mutations
+                    timed.append((asked, time.monotonic() - start))
                     return np.stack(columns, axis=1).tolist()
 
                 done = pieces(f"{step:g}", len(rows), size, count, bar)
@@ -105,6 +110,7 @@ def _kappa_of(experiment: Experiment, slug: str) -> Path:
                     for where, y, (own, changes, majority) in zip(rows, true, counted, strict=True)
                 ]
         _write_csv(path, table, KAPPA_COLUMNS)
+        return _rate(timed)
 
     with Pieces(experiment.run, name, ingredients) as pieces:
         return experiment.run.make(name, ingredients, build)
@@ -168,6 +174,15 @@ def measured(
     if slug in attack.sets and attack.eight_bit:
         return from_8_bits(chosen.image8), chosen.label, where
     return chosen.image, None, where
+
+
+def _rate(timed: Sequence[tuple[int, float]]) -> dict[str, int]:
+    """Mutations a second over the pieces done in this process, none where a journal had them all.
+
+    Drawing, compiling and the mutations that change nothing are in it.
+    """
+    mutations, seconds = sum(n for n, _ in timed), sum(t for _, t in timed)
+    return {"mutations_per_second": round(mutations / seconds)} if seconds else {}
 
 
 def _stream(experiment: Experiment, *names: str | int) -> MutationStream:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from nmutant_cli.checkpoints import Checkpoint
 from nmutant_cli.config import Model
 from nmutant_cli.datasets import Dataset
 from nmutant_cli.errors import ModelError
@@ -78,30 +79,45 @@ def fit(
     learning_rate: float,
     rng: np.random.Generator,
     progress: str | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Train in place with Adam on softmax cross-entropy; ``y`` has shape ``(n, classes)``."""
+    """Train in place with Adam on softmax cross-entropy; ``y`` has shape ``(n, classes)``.
+
+    With a ``checkpoint`` training goes on where it was stopped and gives the same network.
+    """
     y = y.astype(np.float32)
     model.compile(
         optimizer=keras.optimizers.Adam(learning_rate),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         jit_compile=JIT,
     )
+    done = checkpoint.restore(model) if checkpoint else 0
     steps = -(-len(x) // batch_size)
     hidden = None if progress else True
     with tqdm(total=epochs * steps, desc=progress, disable=hidden, unit="batch") as bar:
         advance = keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda batch, logs: bar.update()
         )
-        for _ in range(epochs):
+        for epoch in range(epochs):
             # We shuffle, so that every backend sees the same order.
             order = rng.permutation(len(x))
+            if epoch < done:
+                bar.update(steps)
+                continue
             model.fit(x[order], y[order], batch_size, shuffle=False, verbose=0, callbacks=[advance])
+            if checkpoint:
+                checkpoint.save(model, epoch + 1)
 
 
 def train(
-    settings: Model, data: Dataset, seed: int, *names: Name, progress: str | None = None
+    settings: Model,
+    data: Dataset,
+    seed: int,
+    *names: Name,
+    progress: str | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[keras.Model, TrainingReport]:
-    """Build and train one network; the same seed and names give the same network.
+    """Build and train one network; the same seed and names give the same network on a backend.
 
     Raises ModelError if the network does not fit the data.
     """
@@ -118,7 +134,10 @@ def train(
         learning_rate=settings.learning_rate,
         rng=stream(seed, *names, "order"),
         progress=progress,
+        checkpoint=checkpoint,
     )
+    # Adam's moments are two thirds of a saved file and no part of the network.
+    model.compile(jit_compile=JIT)
 
     def accuracy(x: Images, y: Labels) -> float:
         return float((predict_labels(model, x) == y).mean())

@@ -22,6 +22,9 @@ def command(config: str, overrides: tuple[str, ...]) -> None:
     from nmutant_cli.cli.options import quiet_imports
 
     with quiet_imports():
+        from nmutant_cli import backend
+
+        backend.require()
         from nmutant_cli.estimate import estimate
     from nmutant_cli.datasets import load_dataset
     from nmutant_cli.tables import to_text

@@ -122,11 +122,17 @@ def _opened(
         logging.root.addHandler(logging.NullHandler())  # else Python prints libraries' warnings
     # The same seed is to give the same network.
     os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")
+    # A GPU's own choice is to keep 10 bits of each factor: labels would flip near boundaries.
+    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+    os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 
     from nmutant_cli.artifacts import RunFolder
 
     with RunFolder(folder, force=force, say=log.warning) as run:
         with quiet_imports():
+            from nmutant_cli import backend
+
+            backend.require()
             from nmutant_cli.experiment import Experiment
         yield Experiment(settings, run, quiet=quiet)
 

@@ -1,0 +1,89 @@
+"""The library that Keras runs on: whether it is there, what it can do, what device it is on.
+
+Everything but the attacks works on TensorFlow, JAX and PyTorch (docs/backends.md). Nothing here
+imports Keras before it is asked to.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from pathlib import Path
+
+from nmutant_cli.errors import ModelError
+
+TRAINING = ("tensorflow", "jax", "torch")
+"""Keras's other backends (``numpy``) label images but train nothing."""
+
+
+def require() -> None:
+    """Raise ModelError unless Keras can be imported with its backend."""
+    try:
+        import keras  # noqa: F401
+    except (ImportError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ModelError(
+            f"Keras cannot be imported ({reason}); set KERAS_BACKEND to a library that is "
+            f"installed: {', '.join(TRAINING)}"
+        ) from error
+
+
+def name() -> str:
+    """``tensorflow``, ``jax``, ``torch`` or another backend of Keras's."""
+    import keras
+
+    found: str = keras.backend.backend()
+    return found
+
+
+def require_training(path: Path) -> None:
+    """Raise ModelError where the backend cannot train the network that belongs at ``path``."""
+    if name() not in TRAINING:
+        raise ModelError(
+            f"{path}: is to be trained, which Keras cannot do on {name()}; set KERAS_BACKEND to "
+            f"one of {', '.join(TRAINING)}"
+        )
+
+
+def require_attacks(path: Path) -> None:
+    """Raise ModelError where the attack set that belongs at ``path`` cannot be crafted."""
+    missing = [lib for lib in ("tensorflow", "cleverhans") if importlib.util.find_spec(lib) is None]
+    if name() == "tensorflow" and not missing:
+        return
+    why = f"{missing[0]} is not installed" if missing else f"Keras runs on {name()}"
+    raise ModelError(
+        f"{path}: this attack set is not there for the network and settings at hand, and attacks "
+        f"are crafted on TensorFlow ({why}); run 'nmutant attack' with KERAS_BACKEND=tensorflow "
+        "on this run folder, or on a copy of it whose adversarial/ and manifest.json you bring back"
+    )
+
+
+@functools.cache
+def device() -> str:
+    """The name of the GPU that Keras computes on, or how many cores the CPU has."""
+    found = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}.get(name(), lambda: None)()
+    return found or f"CPU, {os.cpu_count()} cores"
+
+
+def _tensorflow() -> str | None:
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return None
+    name: str = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
+    return name
+
+
+def _jax() -> str | None:
+    import jax
+
+    first = jax.devices()[0]
+    return None if first.platform == "cpu" else str(first.device_kind)
+
+
+def _torch() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None

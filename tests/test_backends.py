@@ -1,0 +1,222 @@
+"""Everything but the attacks runs on JAX and PyTorch, where there is no TensorFlow.
+
+Each is tested where it is installed.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import environment, nmutant, options
+
+from nmutant_cli import backend, models
+from nmutant_cli.config import Mutation
+from nmutant_cli.labelers import KeyedDropout, Mutate
+from nmutant_cli.mutations import MutationStream, apply, draw
+from nmutant_cli.samples import SampleSet, from_8_bits
+
+SEED = 20180514
+NO_TENSORFLOW = "import sys; sys.modules |= dict.fromkeys(('tensorflow', 'cleverhans'))\n"
+COMMANDS = "from nmutant_cli.cli import main\n" + "main(sys.argv[1:], prog_name='nmutant')\n"
+FLOAT32 = 1e-4
+"""Logits of one image by two backends are nearer than this for the networks here."""
+
+installed = [
+    pytest.param(
+        name,
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(
+                importlib.util.find_spec(name) is None, reason=f"{name} is not installed"
+            ),
+        ],
+    )
+    for name in ("jax", "torch")
+]
+
+
+def on(backend_name, code, *arguments):
+    """Run ``code`` in a fresh interpreter on that backend, with no TensorFlow to be imported."""
+    env = environment()
+    env["PYTHONPATH"] += os.pathsep + os.environ.get("PYTHONPATH", "")
+    env.pop("KERAS_BACKEND", None)
+    if backend_name:
+        env["KERAS_BACKEND"] = backend_name
+    return subprocess.run(
+        [sys.executable, "-c", NO_TENSORFLOW + code, *(str(a) for a in arguments)],
+        capture_output=True,
+        text=True,
+        env=env,
+        check=False,
+    )
+
+
+@pytest.fixture
+def crafted(finished, tmp_path):
+    """A run folder with networks and sample sets, and nothing that was measured."""
+    path = tmp_path / "run"
+    for name in ("samples", "adversarial"):
+        shutil.copytree(finished / name, path / name)
+    for file in finished.glob("model*.keras"):
+        shutil.copy(file, path)
+    entries = json.loads((finished / "manifest.json").read_text())["artefacts"]
+    kept = {k: e for k, e in entries.items() if k.endswith((".keras", ".npz"))}
+    (path / "manifest.json").write_text(json.dumps({"artefacts": kept}))
+    return path
+
+
+def margins(folder, slug, row, step):
+    """How far ahead the first logit is: for a sample itself, and under each shared mutation."""
+    samples = SampleSet.load(folder / next(folder.rglob(f"{slug}.npz")).relative_to(folder))
+    image = samples.image if slug in ("normal", "wl") else from_8_bits(samples.image8)
+    shape = image.shape[1:]
+    drawn = MutationStream(shape, Mutation(), SEED, "digits", "kappa", "shared").take(0, 20)
+    images = np.concatenate([image[[row]], apply(image[[row] * 20], drawn, step)])
+    logits = np.sort(models.logits_fn(models.load(folder / "model.keras"))(images), axis=1)
+    ahead = logits[:, -1] - logits[:, -2]
+    return ahead[0], ahead[1:]
+
+
+@pytest.mark.parametrize("name", installed)
+def test_measured_and_reported_without_tensorflow(name, finished, crafted):
+    done = on(name, COMMANDS, "report", *options(crafted))
+    assert done.returncode == 0, done.stderr
+    entries = json.loads((crafted / "manifest.json").read_text())["artefacts"]
+    assert entries["model.keras"]["versions"]["backend"] == "tensorflow"
+    made = entries["kappa/normal.csv"]
+    assert made["versions"]["backend"] == name
+    assert made["versions"]["device"]
+    assert made["counts"]["mutations_per_second"] > 0
+    ours, theirs = (pd.read_csv(f / "kappa.csv") for f in (crafted, finished))
+    key = ["samples", "index", "source_index", "step_size", "mutations"]
+    pd.testing.assert_frame_equal(ours[key], theirs[key])
+    for at in np.flatnonzero(ours["changes"] != theirs["changes"]):
+        row = ours.loc[at]
+        own, mutated = margins(crafted, row.samples, row["index"], row.step_size)
+        flips = abs(row.changes - theirs.loc[at, "changes"])
+        assert own < FLOAT32 or flips <= (mutated < FLOAT32).sum(), row
+    for table in ("detections.csv", "table1.csv", "table2.csv"):
+        assert len(pd.read_csv(crafted / table)) == len(pd.read_csv(finished / table))
+
+
+@pytest.mark.parametrize("name", installed)
+def test_training_without_tensorflow(name, tmp_path):
+    weights = []
+    for run in ("a", "b"):
+        done = on(name, COMMANDS, "train", *options(tmp_path / run))
+        assert done.returncode == 0, done.stderr
+        weights.append(models.load(tmp_path / run / "model.keras").get_weights())
+        assert not list((tmp_path / run).glob(".*checkpoint*"))
+    for one, two in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def arrays():
+    rng = np.random.default_rng(5)
+    shape, n = (9, 7, 3), 60
+    drawn = draw(rng, n, shape, Mutation(amplitude=4))
+    corners = np.stack(
+        [drawn.top, drawn.left, drawn.top + drawn.height, drawn.left + drawn.width], axis=1
+    )
+    images = rng.random((n, *shape), dtype=np.float32)
+    return {
+        "images": images,
+        "corners": corners,
+        "level": 5 * drawn.level,
+        "patch": 5 * drawn.patch,
+        "key": np.concatenate([[0, 2**31 - 1], rng.integers(0, 2**31, n - 2)]).astype(np.int32),
+    }, apply(images, drawn, 5)
+
+
+LAYERS = """
+import numpy as np, keras
+from nmutant_cli.labelers import KeyedDropout, Mutate
+a = np.load(sys.argv[1])
+a = {k: keras.ops.convert_to_tensor(a[k]) for k in a.files}
+out = {
+    "mutated": Mutate()([a["images"], a["corners"], a["level"], a["patch"]]),
+    "kept": KeyedDropout(0.5, salt=7)([keras.ops.ones_like(a["images"]), a["key"]]),
+}
+np.savez(sys.argv[2], **{k: keras.ops.convert_to_numpy(v) for k, v in out.items()})
+"""
+
+
+def hashed(key, salt, size):
+    """The keyed mask, in whole numbers that cannot overflow."""
+
+    def mix(x):
+        for shift, factor in ((16, 0x45D9F3B), (15, 0x2C1B3C6D), (16, 1)):
+            x &= 0x7FFFFFFF
+            x = (x ^ (x >> shift)) * factor & 0xFFFFFFFF
+        return x & 0x7FFFFFFF
+
+    rows = [mix(int(k) ^ salt) for k in key]
+    columns = [mix(i) for i in range(size)]
+    return np.array([[mix(r ^ c) for c in columns] for r in rows])
+
+
+@pytest.mark.parametrize("name", ["tensorflow", *installed])
+def test_mutations_and_masks_are_the_same_on_every_backend(name, tmp_path):
+    given, mutated = arrays()
+    if name == "tensorflow":
+        found = {
+            "mutated": Mutate()([given[k] for k in ("images", "corners", "level", "patch")]),
+            "kept": KeyedDropout(0.5, salt=7)([np.ones_like(given["images"]), given["key"]]),
+        }
+    else:
+        np.savez(tmp_path / "in.npz", **given)
+        done = on(name, LAYERS, tmp_path / "in.npz", tmp_path / "out.npz")
+        assert done.returncode == 0, done.stderr
+        found = dict(np.load(tmp_path / "out.npz"))
+    np.testing.assert_allclose(np.asarray(found["mutated"]), mutated, atol=1e-6)
+    bits = hashed(given["key"], 7, mutated[0].size).astype(np.float32)
+    expected = np.where(bits * np.float32(2**-31) >= 0.5, 2, 0).reshape(mutated.shape)
+    np.testing.assert_array_equal(np.asarray(found["kept"]), expected)
+
+
+def refusal(done):
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert done.stderr.startswith("Error: "), done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stdout == ""
+    return done.stderr.removeprefix("Error: ").rstrip("\n")
+
+
+@pytest.mark.parametrize("name", installed)
+def test_a_missing_attack_set_without_tensorflow(name, crafted):
+    (crafted / "adversarial" / "cw.npz").unlink()
+    said = refusal(on(name, COMMANDS, "measure-kappa", "-q", *options(crafted)))
+    assert said.startswith(f"{crafted}/adversarial/cw.npz: this attack set is not there")
+    assert "tensorflow is not installed" in said
+    assert "KERAS_BACKEND=tensorflow" in said
+    assert not list(crafted.rglob("*.tmp*"))
+    assert not (crafted / "kappa.csv").exists()
+
+
+def test_a_missing_attack_set_beside_tensorflow(crafted, monkeypatch):
+    (crafted / "adversarial" / "bb.npz").unlink()
+    monkeypatch.setattr(backend, "name", lambda: "jax")
+    said = nmutant("attack", "-q", *options(crafted)).error
+    assert said.startswith(f"{crafted}/adversarial/bb.npz: this attack set is not there")
+    assert "(Keras runs on jax)" in said
+
+
+def test_a_backend_that_cannot_train(tmp_path, monkeypatch):
+    monkeypatch.setattr(backend, "name", lambda: "numpy")
+    with pytest.raises(backend.ModelError, match=r"model\.keras: .* cannot do on numpy"):
+        backend.require_training(tmp_path / "model.keras")
+    found = nmutant("train", "-q", *options(tmp_path / "run"))
+    assert found.error.startswith(f"{tmp_path}/run/model.keras: is to be trained")
+
+
+@pytest.mark.parametrize("name", [None, "tensorflow", "nonesuch"])
+def test_a_backend_that_is_not_there(name, tmp_path):
+    said = refusal(on(name, COMMANDS, "train", *options(tmp_path / "run")))
+    assert said.startswith("Keras cannot be imported (")
+    assert "set KERAS_BACKEND to a library that is installed" in said
