@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,8 @@ from pydantic import BaseModel, ValidationError
 from nmutant_cli import config, params
 from nmutant_cli.config import did_you_mean
 from nmutant_cli.errors import ConfigError
+
+Valid = TypeVar("Valid", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
@@ -58,15 +61,11 @@ def find(name: str) -> Path:
     )
 
 
-def load(
-    name: str, overrides: Sequence[str] = (), seed: int | None = None
-) -> tuple[Path, config.Settings]:
-    """Read config ``name``, apply ``section.key=value`` overrides and ``seed``, and validate.
+def read(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file, not validated.
 
-    Raises ConfigError, in one line, for an unreadable file, malformed YAML, an unknown key or a
-    value that is not allowed.
+    Raises ConfigError, in one line, for an unreadable file or malformed YAML.
     """
-    path = find(name)
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.MarkedYAMLError as error:
@@ -80,6 +79,19 @@ def load(
     if not isinstance(document, dict):
         held = "nothing" if document is None else _show(document)
         raise _error(f"{path}: must hold settings (key: value), it holds {held}")
+    return document
+
+
+def load(
+    name: str, overrides: Sequence[str] = (), seed: int | None = None
+) -> tuple[Path, config.Settings]:
+    """Read config ``name``, apply ``section.key=value`` overrides and ``seed``, and validate.
+
+    Raises ConfigError, in one line, for an unreadable file, malformed YAML, an unknown key or a
+    value that is not allowed.
+    """
+    path = find(name)
+    document = read(path)
     sources: dict[str, str] = {}
     for override in overrides:
         sources[_override(document, override)] = f"--set {override}"
@@ -92,6 +104,15 @@ def load(
         field, problem = _explain(error, document)
         source = next((text for key, text in sources.items() if _covers(key, field)), path)
         raise _error(f"{source}: {problem}") from error
+
+
+def validated(root: type[Valid], path: Path) -> Valid:
+    """The YAML file at ``path`` as a ``root``. Raises ConfigError naming file and field."""
+    document = read(path)
+    try:
+        return root.model_validate(document)
+    except ValidationError as error:
+        raise _error(f"{path}: {_explain(error, document, root)[1]}") from error
 
 
 def json_schema() -> str:
@@ -247,8 +268,10 @@ def _place(
         found = inside.model_fields.get(str(part)) if inside else None
         annotation: Any = found.annotation if found else None
         inside = None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            inside = annotation
+        union = get_origin(annotation) is UnionType
+        for one in get_args(annotation) if union else (annotation,):  # of `X | None` the X
+            if isinstance(one, type) and issubclass(one, BaseModel):
+                inside = one
     return place, section
 
 

@@ -128,13 +128,15 @@ def tally(subjects: Subjects, sources: Sequence[Source], mutations: int) -> Tall
         labels = subjects.mutated(rows.repeat(mutations), drawn).reshape(len(rows), mutations)
         own = subjects.labels[rows]
         changes[rows] = (labels != own[:, None]).sum(axis=1)
-        majority[rows] = [_majority(*pair) for pair in zip(labels, own, strict=True)]
+        majority[rows] = [majority_of(*pair) for pair in zip(labels, own, strict=True)]
     return Tally(changes, majority)
 
 
-def _majority(labels: Labels, own: int) -> int:
-    votes = np.bincount(labels, minlength=own + 1)
-    return own if votes[own] == votes.max() else int(votes.argmax())
+def majority_of(labels: Labels, own: int) -> int:
+    """The most frequent of ``labels``; in a tie ``own`` if it is one, else the smallest."""
+    found, votes = np.unique(labels, return_counts=True)
+    most = found[votes == votes.max()]
+    return own if own in most else int(most[0])
 
 
 def half_width(kappas: Floats | Sequence[float], confidence: float) -> float:

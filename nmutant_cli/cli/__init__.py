@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "run",
     "plan": "plan",
     "estimate": "estimate",
+    "calibrate": "calibrate",
     "schema": "schema",
 }
 

@@ -1,28 +1,189 @@
-"""``nmutant detect``."""
+"""``nmutant detect``: the samples of an experiment, or a user's own model and images."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import csv
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from nmutant_cli.cli.options import experiment_command, show
+from nmutant_cli.cli.options import OPTIONS, experiment_command, prepare, show
+from nmutant_cli.cli.own import IMAGES_HELP, MODEL_HELP, open_model, usable
+from nmutant_cli.errors import ConfigError
 
 if TYPE_CHECKING:
+    from nmutant_cli.calibration import Calibration
+    from nmutant_cli.detector import Detector
     from nmutant_cli.experiment import Experiment
+    from nmutant_cli.images import Item
+    from nmutant_cli.own_model import OwnModel
+
+ADVERSARIAL_FOUND = 3
+"""The exit code for ``--fail-on-adversarial``."""
+TOGETHER = 250
+COLUMNS = (
+    "image", "verdict", "kappa", "lower", "upper", "mutations", "changes", "label", "majority",
+)  # fmt: skip
+OWN = ("model", "images", "calibration")
 
 
-@click.command("detect")
 @experiment_command
-def command(experiment: Experiment) -> None:
-    """Run the sequential tests on every sample (Table 2).
-
-    Trains, attacks and measures the normal kappa first (for a measured kappa1), where that is
-    not done.
-    """
+def _experiment(experiment: Experiment) -> None:
     from nmutant_cli.measuring import detections_csv
     from nmutant_cli.reporting import table2
     from nmutant_cli.tables import to_text
 
     path = detections_csv(experiment)
     show(to_text(table2(experiment)), path)
+
+
+@click.command("detect")
+@click.option("--model", metavar="MODEL", help=MODEL_HELP)
+@click.option("--images", metavar="PATH", help=IMAGES_HELP)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What `nmutant calibrate` wrote for this model.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="How verdicts on --images are printed.",
+)
+@click.option(
+    "--fail-on-adversarial",
+    is_flag=True,
+    help=f"Exit with {ADVERSARIAL_FOUND} if any of --images is adversarial.",
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    model: str | None,
+    images: str | None,
+    calibration: Path | None,
+    form: str,
+    fail_on_adversarial: bool,
+    **common: Any,
+) -> None:
+    """Say which images are adversarial: of your own model, or of an experiment.
+
+    With --model, --images and --calibration: a verdict for each image. --seed then chooses the
+    mutations.
+
+    Without them: the sequential tests on every sample of an experiment (Table 2). Trains,
+    attacks and measures the normal kappa first (for a measured kappa1), where that is not done.
+    """
+    given = {
+        name
+        for name in ctx.params
+        if ctx.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
+    }
+    if not given & {*OWN, "form", "fail_on_adversarial"}:
+        _experiment(**common)
+        return
+    options = {parameter.name: parameter.opts[0] for parameter in ctx.command.params}
+    other = [options[name] for name in ("config", "overrides", "run_dir", "force") if name in given]
+    if other:
+        raise ConfigError(
+            f"{other[0]} is for the samples of an experiment, --model, --images and --calibration "
+            "are for your own; give the one or the other"
+        )
+    if model is None or images is None or calibration is None:
+        missing = next(name for name in OWN if name not in given)
+        raise ConfigError(
+            f"--{missing} is missing: --model, --images and --calibration go together"
+        )
+    quiet: bool = common["quiet"]
+    prepare(quiet)
+    from nmutant_cli.calibration import Calibration
+    from nmutant_cli.detector import Detector
+
+    settings = Calibration.load(calibration)
+    opened = open_model(model, quiet)
+    _fits(str(calibration), settings, opened)
+    detector = Detector(opened.predict, settings, seed=common["seed"] or 0)
+    found = list(_printed(_rows(detector, usable(images, settings.image_shape)), form))
+    counts = {verdict: found.count(verdict) for verdict in ("adversarial", "normal", "undecided")}
+    if not quiet:
+        click.echo(", ".join(f"{n} {verdict}" for verdict, n in counts.items()), err=True)
+    if fail_on_adversarial and counts["adversarial"]:
+        raise click.exceptions.Exit(ADVERSARIAL_FOUND)
+
+
+for option in OPTIONS:
+    command = option(command)
+
+
+def _fits(name: str, calibration: Calibration, model: OwnModel) -> None:
+    """Raises ConfigError for a calibration of other images; another model is only pointed out."""
+    shape = calibration.image_shape
+    if shape is not None and model.shape is not None:
+        pairs = zip(shape, model.shape, strict=True)
+        if any(takes not in (None, size) for size, takes in pairs):
+            raise ConfigError(
+                f"{name}: image_shape: calibrated with {shape}, but {model.network.name} takes "
+                f"{model.shape}"
+            )
+    if calibration.network is not None and calibration.network != model.network:
+        click.echo(
+            f"{name}: calibrated for {calibration.network.name}, which is not the same file; "
+            "nothing is promised of another model",
+            err=True,
+        )
+
+
+def _rows(detector: Detector, items: Iterator[Item]) -> Iterator[dict[str, Any]]:
+    import numpy as np
+
+    from nmutant_cli.types import Verdict
+
+    while some := list(itertools.islice(items, TOGETHER)):
+        found = detector.detect(np.stack([item.image for item in some if item.image is not None]))
+        for i, item in enumerate(some):
+            yield {
+                "image": item.name,
+                "verdict": Verdict(found.verdict[i]).name.lower(),
+                "kappa": round(float(found.kappa[i]), 6),
+                "lower": round(float(found.lower[i]), 6),
+                "upper": round(float(found.upper[i]), 6),
+                "mutations": int(found.mutations[i]),
+                "changes": int(found.changes[i]),
+                "label": int(found.label[i]),
+                "majority": int(found.majority[i]),
+            }
+
+
+def _printed(rows: Iterator[dict[str, Any]], form: str) -> Iterator[str]:
+    """Print the rows, as they come unless they have to be aligned; yields the verdicts."""
+    if form == "table":
+        import pandas as pd
+
+        from nmutant_cli.tables import to_text
+
+        kept = list(rows)
+        shown = [
+            row | {name: f"{row[name]:.4f}" for name in ("kappa", "lower", "upper")} for row in kept
+        ]
+        click.echo(to_text(pd.DataFrame(shown, columns=list(COLUMNS))))
+        yield from (row["verdict"] for row in kept)
+        return
+    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    if form == "csv":
+        writer.writeheader()
+    for row in rows:
+        if form == "csv":
+            writer.writerow(row)
+        else:
+            click.echo(json.dumps(row))
+        yield row["verdict"]

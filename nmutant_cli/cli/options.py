@@ -72,7 +72,7 @@ def experiment_command(
         if check is not None and instead is not None:
             instead(path, folder, check)
             return
-        with _opened(settings, folder, force, quiet, verbose) as experiment:
+        with opened(settings, folder, force, quiet, verbose) as experiment:
             function(experiment)
 
     wrapped: Callable[..., None] = command
@@ -110,10 +110,8 @@ def quiet_imports() -> Iterator[None]:
         os.close(shut)
 
 
-@contextlib.contextmanager
-def _opened(
-    settings: Any, folder: Path, force: bool, quiet: bool, verbose: bool
-) -> Iterator[Experiment]:
+def prepare(quiet: bool, verbose: bool = False) -> logging.Logger:
+    """Before Keras is imported: what may be said on stderr, and that results are to repeat."""
     log = logging.getLogger("nmutant")
     log.handlers, log.propagate = [_AboveBars()], False
     log.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
@@ -125,6 +123,15 @@ def _opened(
     # A GPU's own choice is to keep 10 bits of each factor: labels would flip near boundaries.
     os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
+    return log
+
+
+@contextlib.contextmanager
+def opened(
+    settings: Any, folder: Path, force: bool, quiet: bool, verbose: bool
+) -> Iterator[Experiment]:
+    """The experiment of these settings in this run folder, which is locked."""
+    log = prepare(quiet, verbose)
 
     from nmutant_cli.artifacts import RunFolder
 
