@@ -143,10 +143,15 @@ def raised_above(score: float, odds: float, alpha: float, beta: float, cap: int)
     Never below the s at which an input without a label change is "normal" at the cap, for then
     nothing would be.
     """
-    s = max(score, math.log((1 - alpha) / beta) / math.log(odds) / cap)
+    s = max(score, _unchanged(odds, alpha, beta) / cap)
     s *= 1 + 1e-9  # so that rounding cannot call what has this very score adversarial
     p0 = math.expm1(s * math.log(odds)) / (odds - 1)
     return Test("wald", p0, odds * p0 / (1 + (odds - 1) * p0), alpha, beta, cap)
+
+
+def _unchanged(odds: float, alpha: float, beta: float) -> float:
+    """s times the mutations without a label change after which a test says "normal"."""
+    return math.log((1 - alpha) / beta) / math.log(odds)
 
 
 def decide(test: Test, changes: Bools) -> Tests:
@@ -174,7 +179,8 @@ def choose(
     else the most powerful. The second part gives the p0 that is certified, the third part and the
     other halves the evidence. ``seed`` is what ``rng`` was made from, noted there.
 
-    Raises DataError if there are too few images, or neither an adversarial set nor a ``kappa``.
+    Raises DataError if there are too few images, or neither an adversarial set nor a ``kappa``;
+    ConfigError if too few mutations were measured for alpha and beta.
     """
     size = len(next(iter(clean.values())))
     choosing, certifying, checking = parts(size, wanted, rng)
@@ -202,8 +208,18 @@ def choose(
         power, cost = expected(design, fitted(design, choosing))
         return (0.0 if power >= wanted.power else 1 - power), cost
 
-    caps = {step: [max(1, int(c.shape[1] * share)) for share in CAPS] for step, c in clean.items()}
-    designs = [(step, odds, cap) for step in clean for odds in ODDS for cap in caps[step]]
+    designs = [
+        (step, odds, cap)
+        for step, changes in clean.items()
+        for odds in ODDS
+        for cap in (int(changes.shape[1] * share) for share in CAPS)
+        if cap > 2 * _unchanged(odds, wanted.alpha, wanted.beta)
+    ]
+    if not designs:
+        raise ConfigError(
+            f"mutations: {next(iter(clean.values())).shape[1]} for each image are too few for "
+            f"alpha {wanted.alpha:g} and beta {wanted.beta:g}"
+        )
     best = min(designs, key=rank)
     test = fitted(best, certifying)
     power, mutations = expected(best, test)

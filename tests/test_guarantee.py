@@ -185,3 +185,14 @@ def test_with_no_adversarial_images_one_kappa_is_to_be_found():
         choose(clean, {}, Wanted(0.1), rng)
     with pytest.raises(DataError, match="fgsm: 1 adversarial images"):
         choose(clean, {"fgsm": {1.0: clean[1.0][:1]}}, Wanted(0.1), rng)
+
+
+def test_a_test_has_room_to_say_normal():
+    rng = np.random.default_rng(2)
+    clean = {1.0: sequences(rng, kappas(rng, 300), 4)}
+    chosen = choose(clean, {}, Wanted(0.1), rng, kappa=0.9)
+    assert run(chosen.test, np.zeros(4, bool)).verdict == Verdict.NORMAL
+    with pytest.raises(
+        ConfigError, match="mutations: 4 for each image are too few for alpha 1e-09"
+    ):
+        choose(clean, {}, Wanted(0.1, alpha=1e-9, beta=1e-9), rng, kappa=0.9)

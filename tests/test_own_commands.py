@@ -258,7 +258,7 @@ def test_calibrations_that_cannot_be(here, arguments, said):
 def test_calibrate_for_an_experiment(folder, tmp_path):
     changes = options(folder)
     out = tmp_path / "made.yaml"
-    cheap = ["--mutations", "8", "--step-size", "10", "--out", out]
+    cheap = ["--mutations", "8", "--step-size", "10", "--out", str(out)]
     done = nmutant("calibrate", "--config", "digits", *changes, *cheap)
     assert done.code == 0, done.stderr
     made = Calibration.load(out)
