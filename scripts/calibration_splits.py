@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,10 @@ def main() -> None:
     if not args.changes.is_file():
         measure(args)
     with np.load(args.changes) as file:
-        names = dict.fromkeys(key.rpartition("-")[0] for key in file.files)
-        sets = {name: {step: file[f"{name}-{step:g}"] for step in STEPS} for name in names}
+        sets: dict[str, dict[float, Bools]] = {}
+        for key in file.files:
+            name, _, step = key.rpartition("-")
+            sets.setdefault(name, {})[float(step)] = file[key]
     clean = sets.pop("normal")
     rows = [
         splits(args, clean, sets, Wanted(target, args.probability), how)
@@ -51,9 +54,9 @@ def main() -> None:
 
 
 def splits(
-    args: argparse.Namespace, clean: Changes, sets: dict[str, Changes], wanted: Wanted, how: str
+    args: argparse.Namespace, clean: Changes, sets: Mapping[str, Changes], wanted: Wanted, how: str
 ) -> dict[str, object]:
-    n = len(clean[STEPS[0]])
+    n = len(next(iter(clean.values())))
     rates, found = [], []
     chosen: Chosen | None = None
     for split in range(args.splits):
