@@ -25,6 +25,9 @@ def open_model(name: str, quiet: bool) -> OwnModel:
 
     if name.endswith(".keras") and "keras" not in sys.modules:
         with quiet_imports():
+            from nmutant_cli import backend
+
+            backend.require()
             import keras  # noqa: F401 - its import talks
     model = own_model.open_model(name)
     if model.note and not quiet:
