@@ -50,7 +50,11 @@ def main() -> None:
         for target in args.targets
         for how in ("held-out", "true")
     ]
-    print(pd.DataFrame(rows).to_string(index=False))
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False))
+    if args.out:
+        table.to_csv(args.out, index=False, lineterminator="\n")
+        print(args.out)
 
 
 def splits(
@@ -130,6 +134,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--config", default="digits")
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--changes", type=Path, default=Path("changes.npz"))
+    parser.add_argument("--out", type=Path, help="a CSV file for the table")
     parser.add_argument("--images", type=int, default=3000, help="clean ones, at most")
     parser.add_argument("--mutations", type=int, default=300)
     parser.add_argument("--clean", type=int, default=400, help="calibrate with so many")
