@@ -15,7 +15,8 @@ from conftest import ROOT, command, environment, nmutant, options
 SETS = {"normal": "normal", "fgsm": "FGSM", "cw": "C&W", "jsma": "JSMA", "bb": "BB", "wl": "WL"}
 STEPS = [1, 5, 10]
 MUS = [1.2, 1.5, 1.8, 2]
-CSV = ("kappa.csv", "detections.csv", "table1.csv", "table2.csv")
+CSV = ("kappa.csv", "detections.csv", "table1.csv", "table2.csv", "roc.csv", "relabelling.csv")
+PICTURES = ("ratio", "kappa", "roc", "panel")
 
 
 def artefacts(folder: Path) -> dict[str, tuple[int, str]]:
@@ -73,9 +74,8 @@ def test_the_command_prints_both_tables_and_the_paths(finished):
     lines = text.splitlines()
     assert lines[0].split()[:3] == ["dataset", "step_size", "samples"]
     assert sum(line.startswith("dataset ") for line in lines) == 2
-    files = ["table1.csv", "table2.csv"]
-    files += [f"figures/{name}.png" for name in ("ratio", "kappa", "panel")]
-    assert lines[-6:] == [str(finished / name) for name in (*files, "report.html")]
+    files = [*CSV[2:], *(f"figures/{name}.png" for name in PICTURES)]
+    assert lines[-9:] == [str(finished / name) for name in (*files, "report.html")]
 
 
 def test_the_sample_sets(finished):
@@ -102,10 +102,10 @@ def test_the_sample_sets(finished):
 
 
 def test_pictures_and_page(finished):
-    for name in ("ratio", "kappa", "panel"):
+    for name in PICTURES:
         assert (finished / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     page = (finished / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == len(PICTURES)
     assert "C&amp;W" in page
     assert str(finished) not in page
 
@@ -143,7 +143,7 @@ def test_one_changed_parameter_remakes_its_own_set_only(folder):
     after = artefacts(folder)
     changed = {name for name in after if after[name][0] != before[name][0]}
     joined = {*CSV, "manifest.json", "report.html"}
-    figures = {"figures/ratio.png", "figures/kappa.png", "figures/panel.png"}
+    figures = {f"figures/{name}.png" for name in PICTURES}
     own = {"adversarial/jsma.npz", "kappa/jsma.csv", "detections/jsma.csv"}
     assert changed == own | joined | figures
 
