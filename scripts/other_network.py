@@ -3,7 +3,8 @@
     python scripts/other_network.py runs/mnist --networks smoothed longer --out results/mnist
 
 Tests the explanation of the published C&W, JSMA and BB rows (docs/reproduction.md): works on a copy
-of the run's networks and adversarial samples, under the rule ``published``.
+of the run's networks and adversarial samples, under the rule ``published``. The last column is the
+share of the samples that the other network labels otherwise, before any mutation.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from nmutant_cli import models
 from nmutant_cli.cli import main as nmutant
 from nmutant_cli.config_file import load
 from nmutant_cli.measuring import read_records
 from nmutant_cli.published import compare_table2
-from nmutant_cli.samples import SampleSet
+from nmutant_cli.samples import SampleSet, from_8_bits
 from nmutant_cli.tables import table2, to_csv, to_text
 
 TITLES = {"cw": "C&W", "jsma": "JSMA", "bb": "BB"}
@@ -48,16 +50,23 @@ def main() -> None:
         records = read_records(folder / "detections.csv")
         # A set of the very network that is asked is no test of the explanation.
         titles = {s: t for s, t in TITLES.items() if settings.attack.sets[s].model != network}
-        sizes = {
-            slug: len(SampleSet.load(folder / f"adversarial/{slug}.npz").counted())
-            for slug in titles
-        }
+        samples = {s: SampleSet.load(folder / f"adversarial/{s}.npz").counted() for s in titles}
+        sizes = {slug: len(those) for slug, those in samples.items()}
         wanted = settings.detection
         ours = table2(
             records[records["samples"].isin(titles)], titles, "MNIST", sizes,
             ["published"], 0.0017, wanted.mu,
         )  # fmt: skip
-        found.append(compare_table2(ours).assign(labels_from=network))
+        model = models.load(folder / f"model-{network}.keras")
+        otherwise = {
+            title: 100 * (models.predict_labels(model, from_8_bits(s.image8)) != s.label).mean()
+            for title, s in ((titles[slug], samples[slug]) for slug in titles)
+        }
+        found.append(
+            compare_table2(ours).assign(
+                labels_from=network, label_differs_percent=ours["samples"].map(otherwise)
+            )
+        )
     table = pd.concat(found, ignore_index=True).drop(columns="reason")
     print("\n", to_text(table), sep="")
     if args.out:

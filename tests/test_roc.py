@@ -44,8 +44,8 @@ def test_auc_and_rates_are_those_of_scikit_learn(normal, adversarial):
     for limit in (1, 5):
         best = max(t for f, t in zip(false, true, strict=True) if f <= limit / 100 + 1e-12)
         assert row[f"tpr_at_{limit}_percent"] == pytest.approx(100 * best, abs=0.006)
-        assert row[f"tpr_at_{limit}_low"] <= row[f"tpr_at_{limit}_high"]
-    assert row["auc_low"] <= row["auc_percent"] + 0.01 or row["auc_low"] == row["auc_high"]
+        assert 0 <= row[f"tpr_at_{limit}_low"] <= row[f"tpr_at_{limit}_high"] <= 100
+    assert 0 <= row["auc_low"] <= row["auc_high"] <= 100
 
 
 def test_the_interval_covers_the_true_auc_as_often_as_it_says():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from nmutant_cli.cli.options import OPTIONS
+from nmutant_cli.cli.options import OPTIONS, prepare, quiet_imports
 from nmutant_cli.config_file import load
 
 config_option, set_option = OPTIONS[:2]
@@ -19,8 +19,7 @@ def command(config: str, overrides: tuple[str, ...]) -> None:
     Measures for some seconds how fast its network trains and labels; makes nothing.
     """
     path, settings = load(config, overrides)
-    from nmutant_cli.cli.options import quiet_imports
-
+    prepare(quiet=True)
     with quiet_imports():
         from nmutant_cli import backend
 
