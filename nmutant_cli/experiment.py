@@ -7,7 +7,8 @@ ingredients, and what a killed run had finished is used.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,10 @@ from nmutant_cli.artifacts import Journal, RunFolder, digest_of, file_digest
 from nmutant_cli.checkpoints import Checkpoint
 from nmutant_cli.config import Settings
 from nmutant_cli.datasets import Dataset, load_dataset
-from nmutant_cli.labelers import KerasLabel
 from nmutant_cli.params import TITLES
 from nmutant_cli.samples import SampleSet, adversarial, normal, wrongly_labelled
+from nmutant_cli.sensitivity import Label
+from nmutant_cli.workers import Answers, Here, Job, Network, Workers
 
 if TYPE_CHECKING:
     import keras
@@ -35,10 +37,18 @@ CODE = {"train": 1, "samples": 1, "kappa": 2, "detect": 1, "report": 2}
 class Experiment:
     """The artefacts of one run folder under one `Settings`."""
 
-    def __init__(self, settings: Settings, run: RunFolder, *, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        run: RunFolder,
+        *,
+        quiet: bool = False,
+        workers: Workers | None = None,
+    ) -> None:
         self.settings, self.run, self._quiet = settings, run, quiet
+        self._here = Here()
+        self.workers: Workers = workers or self._here
         self._models: dict[str, keras.Model] = {}
-        self._labels: dict[str, KerasLabel] = {}
         self._samples: dict[str, SampleSet] = {}
 
     @cached_property
@@ -93,19 +103,20 @@ class Experiment:
             self._models[name] = models.load(path, self.data.image_shape)
         return self._models[name]
 
-    def label(self, network: str, step_size: float) -> KerasLabel:
-        """The label of mutated images, by one of the networks: compiled once for each."""
+    def network(self, name: str) -> Network:
+        """How the network ``name`` labels mutated images."""
         settings = self.settings
-        if network not in self._labels:
-            self._labels[network] = KerasLabel(
-                self.model(network),
-                step_size,
-                max_rectangle=settings.mutation.max_rectangle,
-                clip=self.data.bounds if settings.mutation.clip else None,
-                batch_size=settings.runtime.batch_size,
-                stochastic=settings.model_settings(network).stochastic_inference,
-            )
-        return self._labels[network].at(step_size)
+        return Network(
+            self.model_path(name).resolve(),
+            max_rectangle=settings.mutation.max_rectangle,
+            clip=self.data.bounds if settings.mutation.clip else None,
+            batch_size=settings.runtime.batch_size,
+            stochastic=settings.model_settings(name).stochastic_inference,
+        )
+
+    def label(self, network: str, step_size: float) -> Label:
+        """The label of mutated images, by one of the networks, asked in this process."""
+        return self._here.label(self.network(network), step_size)
 
     # attack
 
@@ -178,11 +189,15 @@ class Experiment:
 
 
 class Pieces:
-    """Work on a set in pieces, each kept in the artefact's journal as soon as it is done."""
+    """Jobs done in pieces, each kept in the artefact's journal as soon as it is done.
 
-    def __init__(self, run: RunFolder, name: str, ingredients: Mapping[str, Any]) -> None:
-        self._run, self._name, self._ingredients = run, name, ingredients
+    ``seconds`` is how long the ``worked`` samples took that were done here and now.
+    """
+
+    def __init__(self, experiment: Experiment, name: str, ingredients: Mapping[str, Any]) -> None:
+        self._experiment, self._name, self._ingredients = experiment, name, ingredients
         self._journal: Journal | None = None
+        self.worked, self.seconds = 0, 0.0
 
     def __enter__(self) -> Pieces:
         return self
@@ -191,15 +206,18 @@ class Pieces:
         if self._journal is not None:
             self._journal.close(done=kind is None)
 
-    def __call__(
-        self, key: str, n: int, size: int, work: Callable[[slice], list[Any]], bar: tqdm[Any]
-    ) -> Iterator[list[Any]]:
+    def __call__(self, key: str, job: Job, size: int, bar: tqdm[Any]) -> Answers:
+        """The answers to ``job``, done ``size`` samples at a time."""
         if self._journal is None:
-            self._journal = self._run.journal(self._name, self._ingredients)
-        for first in range(0, n, size):
-            piece = slice(first, min(first + size, n))
-            name = f"{key}/{first}"
-            if name not in self._journal.pieces:
-                self._journal.add(name, work(piece))
-            bar.update(piece.stop - piece.start)
-            yield self._journal.pieces[name]
+            self._journal = self._experiment.run.journal(self._name, self._ingredients)
+        done = self._journal.pieces
+        parts = {f"{key}/{first}": job[first : first + size] for first in range(0, len(job), size)}
+        left = {name: part for name, part in parts.items() if name not in done}
+        bar.update(len(job) - sum(map(len, left.values())))
+        start = time.monotonic()
+        for name, answers in self._experiment.workers(left):
+            self._journal.add(name, answers)
+            self.worked += len(answers)
+            bar.update(len(answers))
+        self.seconds += time.monotonic() - start
+        return [answer for name in parts for answer in done[name]]

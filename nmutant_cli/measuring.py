@@ -5,7 +5,6 @@ Both work through each sample set in pieces that a killed run need not do again.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ import pandas as pd
 
 from nmutant_cli import sprt
 from nmutant_cli.artifacts import file_digest
-from nmutant_cli.detection import detect
 from nmutant_cli.errors import ConfigError
 from nmutant_cli.experiment import Experiment, Pieces
-from nmutant_cli.labelers import KerasLabel
 from nmutant_cli.mutations import MutationStream
 from nmutant_cli.samples import from_8_bits
-from nmutant_cli.sensitivity import FixedMutations, Source, Subjects, half_width, tally
+from nmutant_cli.sensitivity import FixedMutations, Source, half_width
 from nmutant_cli.types import Images, Labels, Verdict
+from nmutant_cli.workers import Decisions, Job, Kappa
 
 KAPPA_COLUMNS = [
     "samples", "index", "source_index", "true", "label",
@@ -85,34 +83,23 @@ def _kappa_of(experiment: Experiment, slug: str) -> Path:
         sources: list[Source] = [shared] * len(rows)
         if not wanted.shared_mutations:
             sources = _streams(experiment, "kappa", slug)
-        size = max(1, 50_000 // wanted.mutations)
+        m = wanted.mutations
+        question, size = Kappa(m), max(1, 50_000 // m)
         table: list[list[Any]] = []
-        timed: list[tuple[int, float]] = []
-        total = len(rows) * len(wanted.step_sizes)
-        with experiment.bar(total, f"kappa {slug}", "sample") as bar:
+        with experiment.bar(len(rows) * len(wanted.step_sizes), f"kappa {slug}", "sample") as bar:
             for step in wanted.step_sizes:
-                label = experiment.label(network, step)
-
-                def count(piece: slice, label: KerasLabel = label) -> list[list[int]]:
-                    start = time.monotonic()
-                    subjects = Subjects(label, images[piece], _part(labels, piece))
-                    found = tally(subjects, sources[piece], wanted.mutations)
-                    columns = subjects.labels, found.changes, found.majority
-                    asked = len(subjects.images) * wanted.mutations
-                    timed.append((asked, time.monotonic() - start))
-                    return np.stack(columns, axis=1).tolist()
-
-                done = pieces(f"{step:g}", len(rows), size, count, bar)
-                counted = [sample for piece in done for sample in piece]
-                m = wanted.mutations
+                job = Job(experiment.network(network), step, question, images, labels, sources)
+                counted = pieces(f"{step:g}", job, size, bar)
                 table += [
                     [slug, *where, int(y), own, step, m, changes, changes / m, majority]
                     for where, y, (own, changes, majority) in zip(rows, true, counted, strict=True)
                 ]
         _write_csv(path, table, KAPPA_COLUMNS)
-        return _rate(timed)
+        # Drawing, compiling and the mutations that change nothing are in it.
+        rate = pieces.worked * m / pieces.seconds if pieces.worked else None
+        return {"mutations_per_second": round(rate)} if rate else {}
 
-    with Pieces(experiment.run, name, ingredients) as pieces:
+    with Pieces(experiment, name, ingredients) as pieces:
         return experiment.run.make(name, ingredients, build)
 
 
@@ -130,32 +117,28 @@ def _detections_of(experiment: Experiment, slug: str, kappa1: float) -> Path:
         images, labels, rows = measured(experiment, slug)
         if wanted.model is not None:
             labels = experiment.samples(slug).counted().label
-        label = experiment.label(network, wanted.step_size)
-        tests = [
+        tests = tuple(
             sprt.Test(rule, p0, p1, wanted.alpha, wanted.beta, wanted.cap)
             for rule, _, p0, p1 in settings
-        ]
-        sources = _streams(experiment, "detect", slug)
-
-        def decide(piece: slice) -> list[list[list[int]]]:
-            subjects = Subjects(label, images[piece], _part(labels, piece))
-            found = detect(subjects, sources[piece], tests)
-            return [
-                [[int(d.verdict[i]), int(d.n[i]), int(d.c[i])] for d in found]
-                for i in range(len(subjects.images))
-            ]
-
+        )
+        job = Job(
+            experiment.network(network),
+            wanted.step_size,
+            Decisions(tests),
+            images,
+            labels,
+            _streams(experiment, "detect", slug),
+        )
         table: list[list[Any]] = []
         with experiment.bar(len(rows), f"detect {slug}", "sample") as bar:
-            done = pieces("detect", len(rows), 250, decide, bar)
-            outcomes = [sample for piece in done for sample in piece]
+            outcomes = pieces("detect", job, 250, bar)
         for (index, source), tried in zip(rows, outcomes, strict=True):
             for (rule, mu, p0, p1), (verdict, n, c) in zip(settings, tried, strict=True):
                 found = Verdict(verdict).name.lower()
                 table.append([slug, index, source, rule, kappa1, mu, p0, p1, found, n, c])
         _write_csv(path, table, DETECTION_COLUMNS)
 
-    with Pieces(experiment.run, name, ingredients) as pieces:
+    with Pieces(experiment, name, ingredients) as pieces:
         return experiment.run.make(name, ingredients, build)
 
 
@@ -174,15 +157,6 @@ def measured(
     if slug in attack.sets and attack.eight_bit:
         return from_8_bits(chosen.image8), chosen.label, where
     return chosen.image, None, where
-
-
-def _rate(timed: Sequence[tuple[int, float]]) -> dict[str, int]:
-    """Mutations a second over the pieces done in this process, none where a journal had them all.
-
-    Drawing, compiling and the mutations that change nothing are in it.
-    """
-    mutations, seconds = sum(n for n, _ in timed), sum(t for _, t in timed)
-    return {"mutations_per_second": round(mutations / seconds)} if seconds else {}
 
 
 def _stream(experiment: Experiment, *names: str | int) -> MutationStream:
@@ -232,10 +206,6 @@ def _joined(
 def read_records(path: Path) -> pd.DataFrame:
     """A CSV file of ours; a sample set may well be called ``nan``."""
     return pd.read_csv(path, keep_default_na=False)
-
-
-def _part(labels: Labels | None, piece: slice) -> Labels | None:
-    return None if labels is None else labels[piece]
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[Any]], columns: list[str]) -> None:

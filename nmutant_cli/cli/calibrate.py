@@ -133,7 +133,7 @@ def _of_experiment(
             "model.stochastic_inference: a detector asks the network without dropout; "
             "calibrate with --set model.stochastic_inference=false"
         )
-    with opened(settings, run_dir or Path("runs") / path.stem, False, quiet, False) as experiment:
+    with opened(settings, run_dir or Path("runs") / path.stem, quiet=quiet) as experiment:
         import numpy as np
 
         from nmutant_cli.artifacts import file_digest

@@ -93,7 +93,8 @@ def command(
         _experiment(**common)
         return
     options = {parameter.name: parameter.opts[0] for parameter in ctx.command.params}
-    other = [options[name] for name in ("config", "overrides", "run_dir", "force") if name in given]
+    not_own = ("config", "overrides", "run_dir", "force", "workers", "ray")
+    other = [options[name] for name in not_own if name in given]
     if other:
         raise ConfigError(
             f"{other[0]} is for the samples of an experiment, --model, --images and --calibration "

@@ -16,6 +16,7 @@ import click
 from nmutant_cli.config_file import load
 
 if TYPE_CHECKING:
+    from nmutant_cli.config import Settings
     from nmutant_cli.experiment import Experiment
 
 OPTIONS = [
@@ -40,6 +41,12 @@ OPTIONS = [
         help="Where artefacts are kept.  [default: runs/NAME-OF-CONFIG]",
     ),
     click.option("--seed", type=click.IntRange(min=0), help="Change the seed of the config."),
+    click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        help="Processes that measure kappa and detect, with Ray; they change no result.",
+    ),
+    click.option("--ray", metavar="ADDRESS", help="Let a Ray cluster measure kappa and detect."),
     click.option("--force", is_flag=True, help="Make everything again that this command needs."),
     click.option("-q", "--quiet", is_flag=True, help="No progress, only results and errors."),
     click.option("-v", "--verbose", is_flag=True, help="Say what is made and what is reused."),
@@ -62,6 +69,8 @@ def experiment_command(
         overrides: tuple[str, ...],
         run_dir: Path | None,
         seed: int | None,
+        workers: int | None,
+        ray: str | None,
         force: bool,
         quiet: bool,
         verbose: bool,
@@ -72,7 +81,15 @@ def experiment_command(
         if check is not None and instead is not None:
             instead(path, folder, check)
             return
-        with opened(settings, folder, force, quiet, verbose) as experiment:
+        with opened(
+            settings,
+            folder,
+            quiet=quiet,
+            force=force,
+            verbose=verbose,
+            workers=workers,
+            ray=ray,
+        ) as experiment:
             function(experiment)
 
     wrapped: Callable[..., None] = command
@@ -128,20 +145,29 @@ def prepare(quiet: bool, verbose: bool = False) -> logging.Logger:
 
 @contextlib.contextmanager
 def opened(
-    settings: Any, folder: Path, force: bool, quiet: bool, verbose: bool
+    settings: Settings,
+    folder: Path,
+    *,
+    quiet: bool,
+    force: bool = False,
+    verbose: bool = False,
+    workers: int | None = None,
+    ray: str | None = None,
 ) -> Iterator[Experiment]:
     """The experiment of these settings in this run folder, which is locked."""
     log = prepare(quiet, verbose)
 
     from nmutant_cli.artifacts import RunFolder
+    from nmutant_cli.workers import Here, OnRay
 
-    with RunFolder(folder, force=force, say=log.warning) as run:
+    who = Here() if ray is None and workers in (None, 1) else OnRay(workers, ray)
+    with RunFolder(folder, force=force, say=log.warning) as run, contextlib.closing(who):
         with quiet_imports():
             from nmutant_cli import backend
 
             backend.require()
             from nmutant_cli.experiment import Experiment
-        yield Experiment(settings, run, quiet=quiet)
+        yield Experiment(settings, run, quiet=quiet, workers=who)
 
 
 def show(text: str, *paths: Path) -> None:
