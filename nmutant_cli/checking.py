@@ -28,18 +28,28 @@ def check(committed: Path, run: Path | None = None) -> list[str]:
     found = run / "compared" if run and (run / "compared").is_dir() else committed
     complaints = []
     made = _digests(committed / "manifest.json")
-    for name, compare in COMPARE.items():
-        stands = _read(committed / f"{name}.csv")
-        values = _read(found / f"{name}.csv")
-        paper = [c for c in values.columns if c.startswith("published_")]
-        again = compare(values.drop(columns=[*paper, *ADDED], errors="ignore"))
-        where = f"{committed / name}.csv"
-        complaints += [f"{where}: {worse}" for worse in published.worse(again, stands)]
-        expected = compare(stands.drop(columns=[*paper, *ADDED], errors="ignore"))
-        if not expected[paper].equals(stands[paper].astype(expected[paper].dtypes.to_dict())):
-            complaints.append(f"{where}: a published value is not the paper's")
-        if file_digest(committed / f"{name}.csv") != made.get(f"compared/{name}.csv"):
-            complaints.append(f"{where}: not the file that {committed / 'manifest.json'} speaks of")
+    for name in COMPARE:
+        stands = committed / f"{name}.csv"
+        try:
+            complaints += _of_table(name, stands, found / f"{name}.csv")
+        except (ValueError, TypeError, LookupError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ArtifactError(f"{stands}: no table of ours ({reason[:160]})") from error
+        if file_digest(stands) != made.get(f"compared/{name}.csv"):
+            complaints.append(
+                f"{stands}: not the file that {committed / 'manifest.json'} speaks of"
+            )
+    return complaints
+
+
+def _of_table(name: str, committed: Path, found: Path) -> list[str]:
+    stands, values, compare = _read(committed), _read(found), COMPARE[name]
+    paper = [c for c in values.columns if c.startswith("published_")]
+    again = compare(values.drop(columns=[*paper, *ADDED], errors="ignore"))
+    complaints = [f"{committed}: {worse}" for worse in published.worse(again, stands)]
+    expected = compare(stands.drop(columns=[*paper, *ADDED], errors="ignore"))
+    if not expected[paper].equals(stands[paper].astype(expected[paper].dtypes.to_dict())):
+        complaints.append(f"{committed}: a published value is not the paper's")
     return complaints
 
 

@@ -6,7 +6,6 @@ order of the images needs none of it: each epoch's is drawn again from its strea
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nmutant_cli.artifacts import replacing
+from nmutant_cli.datasets import read_npz
+from nmutant_cli.errors import DataError
 
 if TYPE_CHECKING:
     import keras
@@ -29,19 +30,19 @@ class Checkpoint:
     def restore(self, model: keras.Model) -> int:
         """Set ``model``, compiled, to where it was left; how many epochs were done, 0 for none."""
         variables = _variables(model)
+        names = [f"variable{i}" for i in range(len(variables))]
         try:
-            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-                if str(kept["key"]) != self.key:
-                    return 0
-                epochs = int(kept["epochs"])
-                values = [kept[f"variable{i}"] for i in range(len(variables))]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            kept = read_npz(self.path, ("key", "epochs", *names))
+        except DataError:
             return 0  # none there, or damaged: training starts at the beginning
+        values = [kept[name] for name in names]
+        if str(kept["key"]) != self.key:
+            return 0
         if [v.shape for v in values] != [tuple(v.shape) for v in variables]:
             return 0
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-        return epochs
+        return int(kept["epochs"])
 
     def save(self, model: keras.Model, epochs: int) -> None:
         """Keep ``model`` after ``epochs`` epochs. Raises ArtifactError if the disk is full."""

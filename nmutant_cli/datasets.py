@@ -127,7 +127,7 @@ def read_npz(path: Path, names: tuple[str, ...] = ARRAYS) -> dict[str, AnyArray]
     try:
         if path.is_file() and not zipfile.is_zipfile(path):  # NumPy would take it for a pickle
             raise DataError(f"{path}: damaged or not an .npz file; {remedy}")
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             missing = [name for name in names if f"{name}.npy" not in data.zip.namelist()]
             if missing:
                 raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -105,6 +106,13 @@ def finished(tmp_path_factory) -> Path:
 def folder(finished, tmp_path) -> Path:
     """A copy of the finished tiny experiment, to be changed at will."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Imports a script of ``scripts/`` by its name."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return importlib.import_module
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The scripts that run the commands on other machines and backends."""
 
-import importlib
 import subprocess
 import sys
 
@@ -10,12 +9,6 @@ import pytest
 from conftest import ROOT, environment, options
 
 from nmutant_cli.config_file import load
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    return importlib.import_module
 
 
 def commands(found):
