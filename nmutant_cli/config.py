@@ -200,8 +200,8 @@ class Detection(Section):
 class Runtime(Section):
     """How the work is done; nothing here changes a result."""
 
-    batch_size: PositiveInt = 1000
-    """Mutations labelled in one call of the network."""
+    batch_size: PositiveInt | Literal["auto"] = 1000
+    """Mutations labelled in one call of the network; ``auto`` measures what is fastest here."""
 
 
 class Settings(Section):

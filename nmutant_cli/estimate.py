@@ -68,8 +68,10 @@ def _rates(settings: Settings, data: Dataset) -> tuple[float, float]:
         model.train_on_batch(x, y)
         return len(x)
 
-    logits = models.logits_fn(model, settings.runtime.batch_size)
-    images = data.x_train[: settings.runtime.batch_size]
+    size = settings.runtime.batch_size
+    together = 1000 if size == "auto" else size
+    logits = models.logits_fn(model, together)
+    images = data.x_train[:together]
 
     def label() -> int:
         logits(images)

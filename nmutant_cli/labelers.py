@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,8 +13,11 @@ from keras import ops
 
 from nmutant_cli.errors import ModelError
 from nmutant_cli.models import JIT
-from nmutant_cli.mutations import Mutations
+from nmutant_cli.mutations import Mutations, identity
 from nmutant_cli.types import Bounds, Images, Labels
+
+SIZES = (250, 1000, 4000)
+"""Batch sizes that are tried where the fastest is asked for."""
 
 
 class Mutate(keras.layers.Layer):
@@ -113,7 +118,7 @@ class KerasLabel:
         mutated = Mutate(clip)(inputs[:4])
         logits = _with_dropout(model, mutated, inputs[4]) if stochastic else model(mutated)
         label = ops.argmax(logits, axis=-1)
-        self._side = side
+        self._side, self.image_shape = side, shape
         self._model = keras.Model(inputs, label)
         self._model.compile(jit_compile=JIT)
 
@@ -133,6 +138,23 @@ class KerasLabel:
         if padding:
             batch = [np.concatenate([a, np.zeros((padding, *a.shape[1:]), a.dtype)]) for a in batch]
         return np.asarray(self._model.predict_on_batch(batch))[:n].astype(np.int64)
+
+
+def fastest(compiled: Callable[[int], KerasLabel]) -> KerasLabel:
+    """Of ``compiled(batch_size)`` for the sizes `SIZES` the one that labels most in a second."""
+
+    def seconds_each(label: KerasLabel) -> float:
+        images = np.zeros((label.batch_size, *label.image_shape), np.float32)
+        nothing = identity(label.batch_size, label.image_shape)
+        label(images, nothing)  # compiles
+        took = []
+        for _ in range(3):
+            start = time.perf_counter()
+            label(images, nothing)
+            took.append(time.perf_counter() - start)
+        return min(took) / label.batch_size
+
+    return min(map(compiled, SIZES), key=seconds_each)
 
 
 def _with_dropout(model: keras.Model, x: Any, key: Any) -> Any:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from nmutant_cli.detection import detect
 from nmutant_cli.errors import ConfigError, ModelError
@@ -35,22 +35,27 @@ class Network:
     path: Path
     max_rectangle: int
     clip: Bounds | None
-    batch_size: int
+    batch_size: int | Literal["auto"]
     stochastic: bool
 
     def label(self) -> Label:
         """The compiled graph of this network, at step size 1."""
         from nmutant_cli import models
-        from nmutant_cli.labelers import KerasLabel
+        from nmutant_cli.labelers import KerasLabel, fastest
 
-        return KerasLabel(
-            models.load(self.path),
-            1.0,
-            max_rectangle=self.max_rectangle,
-            clip=self.clip,
-            batch_size=self.batch_size,
-            stochastic=self.stochastic,
-        )
+        model = models.load(self.path)
+
+        def compiled(batch_size: int) -> KerasLabel:
+            return KerasLabel(
+                model,
+                1.0,
+                max_rectangle=self.max_rectangle,
+                clip=self.clip,
+                batch_size=batch_size,
+                stochastic=self.stochastic,
+            )
+
+        return fastest(compiled) if self.batch_size == "auto" else compiled(self.batch_size)
 
 
 class Question(Protocol):

@@ -125,12 +125,12 @@ def worker(rows: str, out: str, folder: str, *options: str) -> None:
         side = shared.patch.shape[1]
         drawn = Mutations.concatenate([identity(1, shape, side), shared])
         clip = experiment.data.bounds if settings.mutation.clip else None
-        size = settings.runtime.batch_size
         for row in wanted.rename(columns={"index": "row"}).itertuples():
             images, _, where = measured(experiment, row.samples)
             image = images[[where.index((row.row, row.source_index))] * len(drawn)]
             network = experiment.network_of(row.samples)
             label = experiment.label(network, row.step_size)
+            size = label.batch_size
             parts = [slice(i, i + size) for i in range(0, len(drawn), size)]
             labels.append(np.concatenate([label(image[p], drawn[p]) for p in parts]))
             logits = logits_fn(experiment.model(network), size)

@@ -119,7 +119,7 @@ def measure(args: argparse.Namespace) -> None:
             samples = experiment.samples(slug).counted()
             if experiment.network_of(slug) == "base":
                 images[slug] = from_8_bits(samples.image8)[samples.label8 != samples.true]
-        label = labels_under(experiment.model(), settings.mutation, settings.runtime.batch_size)
+        label = labels_under(experiment.model(), settings.mutation, batch_size=1000)
     found = {}
     for name, array in images.items():
         sources = streams(array, settings.mutation, args.seed, "splits")

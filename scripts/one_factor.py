@@ -1,6 +1,6 @@
 """Which part of the published MNIST protocol moves kappa: one thing changed at a time.
 
-    python scripts/one_factor.py runs/mnist --out results/mnist/one-factor.csv
+    python scripts/one_factor.py runs/mnist-seed1 --seed 1 --out results/mnist/one-factor.csv
 
 Measures normal, FGSM and WL samples at a reduced size, once as published and once for each
 change, in folders beside the run whose networks are used again. Goes on where it was stopped.
@@ -34,7 +34,7 @@ CHANGES = {
     "FGSM on a network without label smoothing": ["attack.sets.fgsm.model=base"],
     "FGSM on a network of 10 epochs, no smoothing": ["attack.sets.fgsm.model=longer"],
     "Keras's initialisation": ["model.initialization=keras"],
-    "12 epochs": ["model.epochs=12"],
+    "3 epochs": ["model.epochs=3"],
 }
 TITLES = {"normal": "normal", "fgsm": "FGSM", "wl": "WL"}
 
@@ -42,6 +42,7 @@ TITLES = {"normal": "normal", "fgsm": "FGSM", "wl": "WL"}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="a run of the config mnist, for its networks")
+    parser.add_argument("--seed", type=int, help="that of the run, where not the config's")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--changes", nargs="*", default=list(CHANGES), choices=CHANGES)
     args = parser.parse_args()
@@ -53,6 +54,7 @@ def main() -> None:
             for path in [*args.run.glob("model*.keras"), args.run / "manifest.json"]:
                 shutil.copy(path, folder)
         settings = [word for text in (*SIZE, *CHANGES[change]) for word in ("--set", text)]
+        settings += [] if args.seed is None else ["--seed", str(args.seed)]
         arguments = ["measure-kappa", "--config", "mnist", "--run-dir", str(folder), *settings]
         nmutant(arguments, standalone_mode=False)
         steps = load("mnist")[1].sensitivity.step_sizes

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from nmutant_cli import labelers
 from nmutant_cli.config import Mutation
 from nmutant_cli.errors import ModelError
 from nmutant_cli.labelers import KerasLabel, Mutate
@@ -104,3 +105,27 @@ def test_the_label_of_the_image_itself():
     label = KerasLabel(model, 1.0, max_rectangle=3, batch_size=16)
     expected = np.asarray(model(images)).argmax(axis=1)
     assert (label(images, identity(10, (28, 28, 1))) == expected).all()
+
+
+class Clocked:
+    """A label that takes ``milliseconds`` a call on a clock that nobody waits for."""
+
+    image_shape = (8, 8, 1)
+
+    def __init__(self, batch_size, milliseconds, clock):
+        self.batch_size, self._milliseconds, self._clock = batch_size, milliseconds, clock
+
+    def __call__(self, images, mutations):
+        assert len(images) == len(mutations) == self.batch_size
+        self._clock[0] += self._milliseconds / 1000
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "best"), [((10, 30, 160), 1000), ((10, 41, 161), 250), ((10, 39, 150), 4000)]
+)
+def test_the_fastest_batch_size_is_chosen(milliseconds, best, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(labelers.time, "perf_counter", lambda: clock[0])
+    calls = dict(zip(labelers.SIZES, milliseconds, strict=True))
+    found = labelers.fastest(lambda size: Clocked(size, calls[size], clock))
+    assert found.batch_size == best

@@ -70,6 +70,12 @@ def test_two_workers_on_this_machine(finished, unmeasured):
     same_results(unmeasured, finished)
 
 
+def test_a_measured_batch_size_changes_nothing(finished, unmeasured):
+    auto = "runtime.batch_size=auto"
+    assert nmutant("run", "-q", *options(unmeasured, auto)).code == 0
+    same_results(unmeasured, finished)
+
+
 def test_one_worker_needs_no_ray(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert nmutant("report", "-q", "--workers", "1", *options(folder)).code == 0

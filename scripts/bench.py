@@ -1,0 +1,252 @@
+"""How fast kappa and detection are beside the network's own forward pass, and what they need.
+
+    python scripts/bench.py --out results/bench.json
+
+Every figure is a ratio within one run: the sides take turns, ``--rounds`` times, and its median,
+smallest and largest value are printed and written. The MNIST network and images are the committed
+slice's; the CIFAR10 network has fresh weights and random images, for its speed is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import bench_startup
+import keras
+import numpy as np
+
+from nmutant_cli import Calibration, Detector, backend, models, sprt
+from nmutant_cli.config import Mutation
+from nmutant_cli.detection import detect
+from nmutant_cli.labelers import KerasLabel
+from nmutant_cli.mutations import MutationStream, apply, identity
+from nmutant_cli.networks import cifar10_basic
+from nmutant_cli.samples import SampleSet, from_8_bits
+from nmutant_cli.sensitivity import FixedMutations, Subjects, tally
+
+SLICE = Path(__file__).parent.parent / "results/mnist/slice"
+BATCHES = (250, 500, 1000, 2000)
+TEST = sprt.Test("wald", p0=0.0017, p1=0.0051, cap=2000)
+"""MNIST's kappa1 at mu 2, which can say normal under the cap."""
+
+Figures = dict[str, list[float]]
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def forward(model: Any, images: Any, batch: int) -> float:
+    """Images a second through the compiled network alone."""
+    logits = models.logits_fn(model, batch)
+    return len(images) / seconds(lambda: logits(images))
+
+
+def best_batch(model: Any, images: Any) -> int:
+    rates = {}
+    for batch in BATCHES:
+        forward(model, images[:batch], batch)
+        rates[batch] = max(forward(model, images[: 2 * batch], batch) for _ in range(3))
+    return max(rates, key=lambda b: rates[b])
+
+
+def shared(shape: Any, count: int) -> FixedMutations:
+    return FixedMutations(stream(shape, "shared").take(0, count))
+
+
+def stream(shape: Any, *names: str | int) -> MutationStream:
+    return MutationStream(shape, Mutation(), 0, "bench", *names)
+
+
+def mnist() -> tuple[Any, Any]:
+    """The attacked network and its images in the slice: normal, C&W, JSMA and WL."""
+    sets = [SampleSet.load(SLICE / f"{name}.npz") for name in ("normal", "cw", "jsma", "wl")]
+    images = np.concatenate([from_8_bits(s.image8) for s in sets])
+    return models.load(SLICE / "model.keras"), images
+
+
+def cifar10() -> tuple[Any, Any]:
+    keras.utils.set_random_seed(0)
+    images = np.random.default_rng(0).random((50, 32, 32, 3), dtype=np.float32)
+    return cifar10_basic((32, 32, 3), 10, None), images
+
+
+def kappa(figures: Figures, name: str, model: Any, images: Any, rounds: int, count: int) -> int:
+    """Mutations a second over images a second of the bare network at its best batch size."""
+    many = np.resize(images, (max(BATCHES) * 2, *images.shape[1:]))
+    batch = best_batch(model, many)
+    label = KerasLabel(model, 1.0, max_rectangle=3, batch_size=batch)
+    subjects = Subjects(label, images[:count])
+    sources = [shared(images.shape[1:], 1000)] * count
+    tally(subjects, sources[:1], 1000)
+    for _ in range(rounds):
+        bare = forward(model, many, batch)
+        rate = count * 1000 / seconds(lambda: tally(subjects, sources, 1000))
+        figures.setdefault(f"kappa_over_forward.{name}", []).append(rate / bare)
+        figures.setdefault(f"forward_images_per_second.{name}", []).append(bare)
+    figures[f"forward_best_batch.{name}"] = [batch]
+    return batch
+
+
+def detection(figures: Figures, model: Any, images: Any, batch: int, rounds: int) -> None:
+    """Mutations that the decisions used a second, over the bare network, and over the loop."""
+    many = np.resize(images, (500, *images.shape[1:]))
+    label = KerasLabel(model, 1.0, max_rectangle=3, batch_size=batch)
+    sources = [stream(many.shape[1:], i) for i in range(len(many))]
+    some = slice(0, len(many), 50)
+    predict = models.logits_fn(model, 1)
+    for _ in range(rounds):
+        bare = forward(model, np.resize(images, (8000, *images.shape[1:])), batch)
+        start = time.perf_counter()
+        (found,) = detect(Subjects(label, many), sources, [TEST])
+        rate = found.mutations.sum() / (time.perf_counter() - start)
+        figures.setdefault("detect_over_forward.mnist", []).append(rate / bare)
+        start = time.perf_counter()
+        literal = [loop(predict, x, s) for x, s in zip(many[some], sources[some], strict=True)]
+        slow = sum(o.mutations for o in literal) / (time.perf_counter() - start)
+        figures.setdefault("detect_over_loop.mnist", []).append(rate / slow)
+        same = [
+            (o.verdict, o.n, o.c) == (v, n, c)
+            for o, v, n, c in zip(
+                literal, found.verdict[some], found.n[some], found.c[some], strict=True
+            )
+        ]
+        figures.setdefault("loop_same_verdicts_percent.mnist", []).append(100 * np.mean(same))
+
+
+def loop(predict: Any, image: Any, source: MutationStream) -> sprt.Outcome:
+    """One image as the authors did it: mutate once, ask the network about one image, look."""
+    own = predict(apply(image[None], identity(1, image.shape), 1.0)).argmax()
+
+    def changes() -> Any:
+        for i in range(TEST.max_mutations):
+            yield predict(apply(image[None], source.take(i, 1), 1.0)).argmax() != own
+
+    return sprt.run(TEST, changes())
+
+
+def latency(figures: Figures, model: Any, images: Any, batch: int, rounds: int) -> None:
+    """One image, one verdict: milliseconds, and times the forward passes that the test read."""
+    detector = Detector(model, Calibration(step_size=1, p0=TEST.p0, p1=TEST.p1, cap=TEST.cap))
+    detector.detect(images[:1])
+    bare = forward(model, np.resize(images, (8000, *images.shape[1:])), batch)
+    took, over = [], []
+    for _ in range(rounds):
+        for i in range(len(images)):
+            start = time.perf_counter()
+            found = detector.detect(images[i : i + 1])
+            took.append(time.perf_counter() - start)
+            over.append(took[-1] * bare / float(found.mutations[0]))
+    for share in (50, 99):
+        figures[f"latency_ms_p{share}.mnist"] = [1000 * float(np.percentile(took, share))]
+        figures[f"latency_over_forward_p{share}.mnist"] = [float(np.percentile(over, share))]
+
+
+def growth(figures: Figures, model: Any, images: Any, batch: int, rounds: int) -> None:
+    """Seconds and peak memory of kappa with 20 mutations for 100, 1,000 and 10,000 samples."""
+    label = KerasLabel(model, 1.0, max_rectangle=3, batch_size=batch)
+    sizes = (100, 1_000, 10_000)
+    for _ in range(rounds):
+        took = []
+        for size in sizes:
+            subjects = Subjects(label, np.resize(images, (size, *images.shape[1:])))
+            sources = [shared(images.shape[1:], 20)] * size
+            took.append(seconds(lambda a=subjects, b=sources: tally(a, b, 20)))  # type: ignore[misc]
+            figures.setdefault(f"peak_memory_mb.{size}_samples", []).append(peak_mb())
+        slope = np.polyfit(np.log(sizes), np.log(took), 1)[0]
+        figures.setdefault("time_growth_exponent", []).append(float(slope))
+
+
+def peak_mb(who: int = resource.RUSAGE_SELF) -> float:
+    return resource.getrusage(who).ru_maxrss / 1000
+
+
+def startup(figures: Figures, rounds: int) -> None:
+    for _ in range(rounds):
+        took = {name: bench_startup.seconds(c) for name, c in bench_startup.COMMANDS.items()}
+        for name in ("nmutant --help", "a config error"):
+            key = f"startup_over_tensorflow.{name.replace(' ', '_')}"
+            figures.setdefault(key, []).append(took[name] / took["import tensorflow"])
+
+
+def memory(figures: Figures) -> None:
+    """Peak memory of the MNIST run with everything at paper size that lies in memory at once.
+
+    One epoch, 50 mutations and a cap of 100 do with the time; work is done in pieces of at most
+    50,000 mutations whatever their number.
+    """
+    changes = ("model.epochs=1", "variants.longer.epochs=1", "detection.cap=100")
+    changes += ("sensitivity.mutations=50",)
+    with tempfile.TemporaryDirectory() as folder:
+        words = [word for change in changes for word in ("--set", change)]
+        command = [*bench_startup.NMUTANT, "run", "-q", "--config", "mnist", "--run-dir", folder]
+        subprocess.run([*command, *words], check=True, stdout=subprocess.DEVNULL)
+    figures["peak_memory_mb.mnist_run"] = [peak_mb(resource.RUSAGE_CHILDREN)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--memory", action="store_true", help="a whole MNIST run too, for its peak")
+    args = parser.parse_args()
+    figures: Figures = {}
+    network, images = mnist()
+    growth(figures, network, images, 1000, args.rounds)
+    batch = kappa(figures, "mnist", network, images, args.rounds, 20)
+    detection(figures, network, images, batch, args.rounds)
+    latency(figures, network, images, batch, args.rounds)
+    kappa(figures, "cifar10", *cifar10(), args.rounds, 5)
+    startup(figures, args.rounds)
+    if args.memory:
+        memory(figures)
+    shown = {
+        name: {
+            "median": round(statistics.median(values), 3),
+            "min": round(min(values), 3),
+            "max": round(max(values), 3),
+            "runs": len(values),
+        }
+        for name, values in figures.items()
+    }
+    print(f"{'':44}{'median':>10}{'min':>10}{'max':>10}{'runs':>6}")
+    for name, row in shown.items():
+        print(f"{name:44}" + "".join(f"{row[k]:10g}" for k in ("median", "min", "max")), end="")
+        print(f"{row['runs']:6d}")
+    machine = {
+        "device": backend.device(),
+        "processor": processor(),
+        "backend": backend.name(),
+        "python": platform.python_version(),
+        **{library: version(library) for library in ("keras", backend.name(), "numpy")},
+    }
+    print(", ".join(f"{k} {v}" for k, v in machine.items()))
+    if args.out:
+        args.out.write_text(json.dumps({"machine": machine, "figures": shown}, indent=1) + "\n")
+        print(args.out)
+
+
+def processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if os.name == "posix" else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
