@@ -3,7 +3,8 @@
     python scripts/spread.py runs/mnist runs/mnist-seed1 runs/mnist-seed2 ... --out results/mnist
 
 Prints how every value lies over the networks beside the published one, and writes
-networks-table1.csv and networks-table2.csv. The runs may differ in size: say so where you show it.
+networks-table1.csv, networks-table2.csv and figures/networks.png. The runs may differ in size: say
+so where you show it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from nmutant_cli.figures import to_png
 from nmutant_cli.spread import spread_table1, spread_table2
+from nmutant_cli.spread_figures import spread_figure
 from nmutant_cli.tables import to_csv, to_text
 
 
@@ -29,6 +32,12 @@ def main() -> None:
             path = args.out / f"networks-{name}.csv"
             path.write_text(to_csv(table), encoding="utf-8")
             print(path, end="\n\n")
+    if args.out:
+        first = [pd.read_csv(run / "table1.csv") for run in args.runs]
+        path = args.out / "figures" / "networks.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(to_png(spread_figure(first, first[0]["dataset"].iloc[0])))
+        print(path)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from nmutant_cli.spread import spread_table1, spread_table2
+from nmutant_cli.spread_figures import spread_figure
 
 
 def run(kappas, samples="FGSM"):
@@ -53,3 +54,24 @@ def test_only_the_rule_published_is_looked_at():
     assert len(found) == 1
     assert found.iloc[0]["accuracy_percent_mean"] == 80.0
     assert found.iloc[0]["published_mutations"] == 56
+
+
+def dots(axes):
+    """The points of our networks, as (kappa in percent, row)."""
+    ours = [line for line in axes.lines if line.get_label().startswith("ours")]
+    return sorted(tuple(point) for line in ours for point in line.get_xydata().tolist())
+
+
+def test_the_figure_has_a_dot_for_each_network_and_the_published_interval():
+    figure = spread_figure([pd.concat([run([k]), run([9 * k], "XY")]) for k in (4.0, 5.0)], "MNIST")
+    (axes,) = figure.axes
+    assert axes.get_title(loc="left") == "step size 1"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["FGSM", "XY"]
+    assert dots(axes) == [(4, 0), (5, 0), (36, 1), (45, 1)]
+    (interval,) = [line for line in axes.lines if line.get_label() == "published, 99% interval"]
+    assert interval.get_xdata() == pytest.approx([4.86 - 0.61, 4.86 + 0.61])
+
+
+def test_a_set_without_samples_and_a_kappa_of_zero_have_no_dot():
+    figure = spread_figure([run([np.nan]), run([0.0]), run([3.0])], "MNIST")
+    assert dots(figure.axes[0]) == [(3, 0)]

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import roots_jacobi
 
 from nmutant_cli.config import Detection
 from nmutant_cli.sprt import RULES, Test, Tests, run
@@ -241,12 +240,10 @@ def test_table_2_stops_without_a_change(mu, n):
     assert 2 * quantile(stopping(test, [0]), 0.99)[0] == n
 
 
-def beta_mixture(mean, interval, size, nodes=60):
+@pytest.fixture
+def beta_mixture(script):
     """Beta-distributed kappas with Table 1's mean and interval, by Gauss-Jacobi quadrature."""
-    variance = (interval * math.sqrt(size) / 2.576) ** 2
-    strength = mean * (1 - mean) / variance - 1
-    x, weights = roots_jacobi(nodes, (1 - mean) * strength - 1, mean * strength - 1)
-    return Mixture((x + 1) / 2, weights)
+    return script("from_kappa").beta
 
 
 CIFAR10 = {  # size, mean and interval at step 1 (JSMA's columns are in reverse order)
@@ -266,7 +263,7 @@ PROTOCOL = {
 
 
 @pytest.mark.parametrize("name", CIFAR10)
-def test_published_rule_predicts_table_2_of_cifar10(name):
+def test_published_rule_predicts_table_2_of_cifar10(name, beta_mixture):
     """Nothing is fitted. Counts vary by about 7 to 9 with the samples drawn."""
     size, mean, interval = CIFAR10[name]
     mixture = beta_mixture(mean, interval, size)
@@ -279,7 +276,7 @@ def test_published_rule_predicts_table_2_of_cifar10(name):
             assert changes == pytest.approx(c, rel=0.05)
 
 
-def test_a_correct_test_would_have_needed_far_more_on_cifar10():
+def test_a_correct_test_would_have_needed_far_more_on_cifar10(beta_mixture):
     at = beta_mixture(0.6615, 0.0316, 299).under(of_paper("wald", 0.2418, 1.01))
     mutations, changes = at.given(Verdict.ADVERSARIAL)
     assert 299 * at.adversarial == pytest.approx(278, abs=3)
