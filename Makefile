@@ -1,9 +1,9 @@
-# make install | demo | test | lint | reproduce-tables
+# make install | demo | test | lint | bench | reproduce-tables
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow lint schema reproduce-tables bench-attacks lock clean
+.PHONY: install demo test test-slow lint schema reproduce-tables bench bench-attacks lock clean
 .DEFAULT_GOAL := install
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -33,6 +33,9 @@ schema: install  ## the JSON schema of a config file
 reproduce-tables: install  ## the published MNIST experiment; set NMUTANT_DATA_DIR if offline
 	$(BIN)/nmutant estimate --config mnist
 	$(BIN)/nmutant run --config mnist
+
+bench: install  ## kappa and detection beside the bare network, memory, start-up: results/bench.json
+	$(BIN)/python scripts/bench.py --memory --out results/bench.json
 
 bench-attacks: install  ## our attacks beside Foolbox's and ART's
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[oracles]'

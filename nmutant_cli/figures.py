@@ -262,7 +262,9 @@ def image_panel(rows: Sequence[PanelRow], dataset: str) -> Figure:
         return figure
     grid = figure.subplots(lines, 4, squeeze=False)
     for row, axes in zip(rows, grid, strict=True):
-        original, adversarial, mutation = map(_image, (row.original, row.adversarial, row.mutation))
+        original, adversarial, mutation = map(
+            image_of, (row.original, row.adversarial, row.mutation)
+        )
         change = adversarial - original
         if change.ndim == 3:
             strongest = np.abs(change).argmax(axis=2, keepdims=True)
@@ -292,7 +294,7 @@ def image_panel(rows: Sequence[PanelRow], dataset: str) -> Figure:
     return figure
 
 
-def _image(image: AnyArray) -> Floats:
+def image_of(image: AnyArray) -> Floats:
     """``(h, w)`` for a grey image, ``(h, w, 3)`` for RGB."""
     values = np.asarray(image, dtype=np.float64)
     return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values

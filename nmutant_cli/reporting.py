@@ -14,12 +14,15 @@ from nmutant_cli import claims, figures, html, published, tables
 from nmutant_cli.artifacts import file_digest
 from nmutant_cli.experiment import Experiment
 from nmutant_cli.measuring import detections_csv, kappa_csv, measured, read_records, threshold
+from nmutant_cli.models import predict_labels
 from nmutant_cli.mutations import MutationStream, apply
+from nmutant_cli.neighbourhood import Neighbourhood, labels_around, neighbourhood_figure
 from nmutant_cli.relabelling import relabelling
 from nmutant_cli.roc import roc_table
 from nmutant_cli.roc_figures import roc_figure
 from nmutant_cli.seeding import stream
 from nmutant_cli.sensitivity import Subjects
+from nmutant_cli.types import Images
 
 DATASET_TITLES = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR10"}
 
@@ -87,6 +90,11 @@ def report(experiment: Experiment) -> list[Path]:
         "ratio": (ratio, "Sensitivity of adversarial samples over that of normal ones (Figure 4)"),
         "kappa": (histograms, f"How kappa(x) is distributed at step size {step:g}"),
         "roc": (roc, "What any rule that looks at label changes only can reach"),
+        "neighbourhood": (
+            lambda: neighbourhood_figure(_neighbourhood(experiment), dataset),
+            "Figures 1 and 2: one mutation of a normal and of an adversarial image, and the labels "
+            "around each along two random directions",
+        ),
         "panel": (panel, "An adversarial sample of each attack, and a mutation of it"),
     }
     rng = stream(settings.seed, settings.dataset, "roc")
@@ -197,3 +205,49 @@ def _panel_rows(experiment: Experiment) -> list[figures.PanelRow]:
             )
         )
     return rows
+
+
+def _neighbourhood(experiment: Experiment) -> list[Neighbourhood]:
+    """An adversarial sample, its original, and a mutation of both: [] where there is none.
+
+    The sample is the first of the set that lies nearest to its originals, the mutation the first
+    that gives it away; the maps reach twice as far as the attack went.
+    """
+    settings, data = experiment.settings, experiment.data
+    found = []
+    for slug in settings.attack.sets:
+        chosen = experiment.samples(slug).counted()
+        # An image that was wrong before was not attacked; one in 8 bits may be right again.
+        rows = np.flatnonzero((chosen.l2 > 0) & (chosen.label8 != chosen.true))
+        if len(rows):
+            found.append((float(chosen.l2[rows].mean()), slug, int(rows[0])))
+    if not found:
+        return []
+    _, slug, row = min(found)
+    chosen = experiment.samples(slug).counted()
+    distance = float(chosen.l2[row])
+    network = experiment.network_of(slug)
+    model, step = experiment.model(network), settings.detection.step_size
+    images, labels, _ = measured(experiment, slug)
+    own = None if labels is None else labels[row : row + 1]
+    subjects = Subjects(experiment.label(network, step), images[row : row + 1], own)
+    names = (settings.dataset, "neighbourhood")
+    source = MutationStream(data.image_shape, settings.mutation, settings.seed, *names)
+    drawn = source.take(0, 1000)
+    changed = np.flatnonzero(subjects.changes(np.zeros(1000, np.int64), drawn))
+    mutation = drawn[np.array([changed[0] if len(changed) else 0])]
+    clip = data.bounds if settings.mutation.clip else None
+
+    def shown(title: str, image: Images) -> Neighbourhood:
+        mutated = apply(image[None], mutation, step, clip)
+        around = labels_around(
+            lambda many: predict_labels(model, many),
+            image,
+            2 * distance,
+            stream(settings.seed, *names, "directions"),
+        )
+        own, after = predict_labels(model, np.stack([image, mutated[0]])).tolist()
+        return Neighbourhood(title, image, own, mutated[0], after, around, 2 * distance)
+
+    original = data.x_test[chosen.index[row]]
+    return [shown("normal", original), shown(experiment.titles[slug], images[row])]

@@ -37,7 +37,7 @@ def spread_figure(runs: Sequence[pd.DataFrame], dataset: str) -> Figure:
             found = found[found > 0]
             key = (dataset, step, name)
             if key in theirs.index:
-                mean, half = theirs.loc[key, ["kappa_percent", "ci99_percent"]].astype(float)
+                mean, half = theirs.loc[key, ["kappa_percent", "ci99_percent"]].to_numpy(float)
                 low = max(mean - half, mean / 100)
                 axes.plot(
                     [low, mean + half],

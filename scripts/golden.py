@@ -42,7 +42,9 @@ def make(run: Path, folder: Path, settings: Settings, size: int) -> None:
     verdicts.to_csv(folder / "verdicts.csv", index=False, lineterminator="\n")
 
 
-def measure(folder: Path, settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
+def measure(
+    folder: Path, settings: Settings, batch_size: int = 1000
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Label changes of every sample in ``folder`` at each step size, and what the rules say."""
     counts, verdicts = [], []
     tests = [
@@ -58,7 +60,8 @@ def measure(folder: Path, settings: Settings) -> tuple[pd.DataFrame, pd.DataFram
         attacked = slug in settings.attack.sets
         images = from_8_bits(samples.image8) if attacked else samples.image
         shape = images.shape[1:]
-        label = KerasLabel(model, 1.0, max_rectangle=settings.mutation.max_rectangle)
+        side = settings.mutation.max_rectangle
+        label = KerasLabel(model, 1.0, max_rectangle=side, batch_size=batch_size)
 
         def stream(*names: str | int, shape: tuple[int, ...] = shape) -> MutationStream:
             return MutationStream(shape, settings.mutation, settings.seed, "golden", *names)  # type: ignore[arg-type]

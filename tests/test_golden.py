@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pandas as pd
 import pytest
 from conftest import ROOT
@@ -27,12 +25,11 @@ def test_no_committed_verdict_has_become_worse(folder):
     assert check(folder) == []
 
 
+@pytest.mark.parametrize("batch_size", [1000, pytest.param(37, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("folder", SLICES, **ids)
-def test_the_frozen_slice_gives_the_golden_counts(folder):
-    sys.path.insert(0, str(ROOT / "scripts"))
-    import golden
-
-    counts, verdicts = golden.measure(folder, load(folder.parent.name)[1])
+def test_the_frozen_slice_gives_the_golden_counts(folder, batch_size, script):
+    golden = script("golden")
+    counts, verdicts = golden.measure(folder, load(folder.parent.name)[1], batch_size)
     expected = pd.read_csv(folder / "counts.csv")
     same = ["samples", "row", "step_size"]
     pd.testing.assert_frame_equal(counts[same], expected[same])
