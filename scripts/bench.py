@@ -176,6 +176,16 @@ def peak_mb(who: int = resource.RUSAGE_SELF) -> float:
     return resource.getrusage(who).ru_maxrss / 1000
 
 
+def resnet50(figures: Figures, rounds: int) -> None:
+    """Images of ImageNet's size a second, for what docs/cluster.md works out from it."""
+    keras.utils.set_random_seed(0)
+    model = keras.applications.ResNet50(weights=None)
+    images = np.random.default_rng(0).random((64, 224, 224, 3), dtype=np.float32)
+    forward(model, images, 32)
+    rates = [forward(model, images, 32) for _ in range(rounds)]
+    figures["forward_images_per_second.resnet50"] = rates
+
+
 def startup(figures: Figures, rounds: int) -> None:
     for _ in range(rounds):
         took = {name: bench_startup.seconds(c) for name, c in bench_startup.COMMANDS.items()}
@@ -212,6 +222,7 @@ def main() -> None:
     detection(figures, network, images, batch, args.rounds)
     latency(figures, network, images, batch, args.rounds)
     kappa(figures, "cifar10", *cifar10(), args.rounds, 5)
+    resnet50(figures, args.rounds)
     startup(figures, args.rounds)
     if args.memory:
         memory(figures)
