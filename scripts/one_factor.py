@@ -2,8 +2,9 @@
 
     python scripts/one_factor.py runs/mnist-seed1 --seed 1 --out results/mnist/one-factor.csv
 
-Measures normal, FGSM and WL samples at a reduced size, once as published and once for each
-change, in folders beside the run whose networks are used again. Goes on where it was stopped.
+Measures normal, FGSM and WL samples (JSMA's where it is JSMA that changes) at a reduced size, once
+as published and once for each change, in folders beside the run whose networks are used again.
+Goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from nmutant_cli.config_file import load
 from nmutant_cli.measuring import read_records
 from nmutant_cli.tables import table1, to_csv, to_text
 
+JSMA = ["attack.sets.fgsm=null"]
+SETS = ["attack.sets.cw=null", "attack.sets.jsma=null", "attack.sets.bb=null"]
 SIZE = [
-    "attack.sets.cw=null", "attack.sets.jsma=null", "attack.sets.bb=null",
     "attack.attempts=250", "samples.normal=250", "samples.wl=250", "sensitivity.mutations=250",
 ]  # fmt: skip
 CHANGES = {
@@ -35,8 +37,13 @@ CHANGES = {
     "FGSM on a network of 10 epochs, no smoothing": ["attack.sets.fgsm.model=longer"],
     "Keras's initialisation": ["model.initialization=keras"],
     "3 epochs": ["model.epochs=3"],
+    "JSMA as published": [*JSMA, "attack.sets.jsma={method: jsma, theta: 1, gamma: 0.1}"],
+    "JSMA that may change twice as many pixels": [
+        *JSMA,
+        "attack.sets.jsma={method: jsma, theta: 1, gamma: 0.2}",
+    ],
 }
-TITLES = {"normal": "normal", "fgsm": "FGSM", "wl": "WL"}
+TITLES = {"normal": "normal", "fgsm": "FGSM", "jsma": "JSMA", "wl": "WL"}
 
 
 def main() -> None:
@@ -44,25 +51,31 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run of the config mnist, for its networks")
     parser.add_argument("--seed", type=int, help="that of the run, where not the config's")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--full", action="store_true", help="at the published size")
     parser.add_argument("--changes", nargs="*", default=list(CHANGES), choices=CHANGES)
     args = parser.parse_args()
     rows = []
     for change in args.changes:
-        folder = args.run.with_name(f"{args.run.name}-factor-{list(CHANGES).index(change)}")
+        size = "-full" if args.full else ""
+        number = list(CHANGES).index(change)
+        folder = args.run.with_name(f"{args.run.name}-factor-{number}{size}")
         if not folder.exists():
             folder.mkdir()
             for path in [*args.run.glob("model*.keras"), args.run / "manifest.json"]:
                 shutil.copy(path, folder)
-        settings = [word for text in (*SIZE, *CHANGES[change]) for word in ("--set", text)]
+        texts = [*SETS, *([] if args.full else SIZE), *CHANGES[change]]
+        settings = [word for text in texts for word in ("--set", text)]
         settings += [] if args.seed is None else ["--seed", str(args.seed)]
         arguments = ["measure-kappa", "--config", "mnist", "--run-dir", str(folder), *settings]
         nmutant(arguments, standalone_mode=False)
         steps = load("mnist")[1].sensitivity.step_sizes
-        found = table1(read_records(folder / "kappa.csv"), TITLES, "MNIST", steps)
+        kappa = read_records(folder / "kappa.csv")
+        titles = {slug: title for slug, title in TITLES.items() if slug in set(kappa["samples"])}
+        found = table1(kappa, titles, "MNIST", steps)
         rows.append(found.assign(change=change))
     table = pd.concat(rows, ignore_index=True)
     wide = table.pivot(index="change", columns=["samples", "step_size"], values="kappa_percent")
-    print("\n", wide.reindex(args.changes)[list(TITLES.values())].to_string(), sep="")
+    print("\n", wide.reindex(args.changes).to_string(), sep="")
     if args.out:
         columns = ["change", *(c for c in table if c != "change")]
         args.out.write_text(to_csv(table[columns]), encoding="utf-8")
