@@ -68,7 +68,15 @@ COLUMNS = {
     "right_after": ("Right after", "samples whose majority label under mutation is the true one"),
     "restored": ("Restored", "wrong labels that the majority label corrects"),
     "spoiled": ("Spoiled", "right labels that the majority label replaces by a wrong one"),
+    "verdict": (
+        "Verdict",
+        "reproduced: within the joint 99% interval (mutations: within 20%); same conclusion: what "
+        "the paper concludes from it holds; differs: neither",
+    ),
     "reason": ("Reason", "why a row differs, where we know"),
+    "claim": ("Claim", None),
+    "published": ("Published", None),
+    "ours": ("Ours", None),
 }
 """Heading and meaning of the known columns. Others are shown under their own name."""
 
@@ -148,6 +156,9 @@ def _column(name: str) -> tuple[str, str | None]:
         level = match[1]
         meaning = f"half the width of the {level}% confidence interval of that average"
         return f"± {level}% CI", meaning
+    if name.startswith("published_"):
+        heading, _ = _column(name.removeprefix("published_"))
+        return f"{heading}, published", None
     return COLUMNS.get(name, (name, None))
 
 

@@ -122,7 +122,7 @@ def report(experiment: Experiment) -> list[Path]:
             "Table 2 beside the published one": published.compare_table2(second),
             "The claims of the text": _claims(experiment, second),
         }
-        shown |= beside
+        shown |= {title: _with_verdict(frame) for title, frame in beside.items()}
         for name, frame in zip(("table1", "table2", "claims"), beside.values(), strict=True):
             paths.append(make(f"compared/{name}.csv", lambda f=frame: tables.to_csv(f).encode()))  # type: ignore[misc]
     captioned = []
@@ -132,6 +132,13 @@ def report(experiment: Experiment) -> list[Path]:
         captioned.append((caption, path.read_bytes()))
     page = html.render(dataset, shown, captioned, facts(experiment)).encode()
     return [*paths, make("report.html", lambda: page)]
+
+
+def _with_verdict(frame: pd.DataFrame) -> pd.DataFrame:
+    """For the page: only rows that have a verdict, without columns that are the same in all."""
+    rows = frame[frame["verdict"] != ""]
+    same = [c for c in ("dataset", "rule", "kappa1", "undecided") if c in rows]
+    return rows.drop(columns=same).reset_index(drop=True)
 
 
 def _claims(experiment: Experiment, second: pd.DataFrame) -> pd.DataFrame:

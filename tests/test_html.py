@@ -84,9 +84,9 @@ def test_columns_and_the_rules_in_use_are_explained(tables):
 
 
 def test_a_table_of_other_columns_is_shown_under_their_names():
-    frame = pd.DataFrame({"claim": ["ratio"], "ours": [37.384]})
+    frame = pd.DataFrame({"note": ["ratio"], "mine": [37.384]})
     page = Page(render("MNIST", {"Claims": frame}, [], {}))
-    assert page.cells == ["claim", "ours", "ratio", "37.38"]
+    assert page.cells == ["note", "mine", "ratio", "37.38"]
 
 
 def test_rows_are_grouped_by_the_first_column_that_varies():
@@ -141,3 +141,10 @@ def test_an_empty_run_still_gives_a_page():
 
 def test_the_page_is_the_same_each_time(tables):
     assert render("MNIST", tables, [], {"a": 1}) == render("MNIST", tables, [], {"a": 1})
+
+
+def test_published_columns_are_named_after_ours():
+    frame = pd.DataFrame({"kappa_percent": [1.0], "published_kappa_percent": [2.0], "verdict": "x"})
+    page = render("MNIST", {"Beside": frame}, [], {})
+    assert "κ (%), published" in page
+    assert "Verdict" in page
