@@ -17,6 +17,9 @@ from nmutant_cli.sensitivity import Source, Subjects
 from nmutant_cli.sprt import Test, Tests
 from nmutant_cli.types import Ints
 
+FEWEST, MOST = 16, 256
+"""Mutations that are labelled at a time for each open sample."""
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -43,15 +46,17 @@ def detect(
     """Run every test on every sample; ``sources[i]`` gives the mutations of sample ``i``.
 
     ``block`` mutations are labelled at a time for each open sample; where it is not given, as many
-    as fill a batch, between 16 and 256. It changes no result.
+    as fill whole batches, between 16 and 256. It changes no result.
     ``progress`` is told how many samples each round finished.
     """
     running = [Tests(test, len(sources)) for test in tests]
     rows = np.arange(len(sources))
-    read = 0
+    read, asked = 0, 1.0
     while len(rows):
-        size = block or min(max(subjects.batch_size // len(rows), 16), 256)
+        size = block or _block(len(rows), subjects.batch_size / asked)
         drawn = Mutations.concatenate(sources[i].take(read, size) for i in rows.tolist())
+        # Of what changes nothing a deterministic network is not asked.
+        asked = max(1 - float(drawn.is_identity.mean()), 0.5) if subjects.deterministic else 1.0
         changes = subjects.changes(rows.repeat(size), drawn).reshape(len(rows), size) > 0
         for one in running:
             one.advance(rows, changes)
@@ -60,3 +65,12 @@ def detect(
         progress(int((~still_open).sum()))
         rows = rows[still_open]
     return [Detections(one.test, one.verdict, one.n, one.c, one.mutations) for one in running]
+
+
+def _block(rows: int, batch: float) -> int:
+    """Mutations for each of ``rows`` samples, so that whole batches of ``batch`` are nearly full.
+
+    Nearly: one row too many costs a batch, and how many ask the network is not known beforehand.
+    """
+    batches = -(-FEWEST * rows // batch)
+    return min(max(int(0.97 * batches * batch / rows), FEWEST), MOST)

@@ -79,7 +79,7 @@ class Detector:
         calibration: Calibration | Path | str,
         *,
         seed: int | None = 0,
-        batch_size: int = 256,
+        batch_size: int = 128,
         confidence: float = 0.95,
     ) -> None:
         if not isinstance(calibration, Calibration):

@@ -76,7 +76,8 @@ class Subjects:
     """
 
     def __init__(self, label: Label, images: Images, labels: Labels | None = None) -> None:
-        self._label, self.images, self.batch_size = label, images, label.batch_size
+        self._label, self.images = label, images
+        self.batch_size, self.deterministic = label.batch_size, label.deterministic
         self.own = self._ask(np.arange(len(images)), identity(len(images), images.shape[1:]))
         self.labels = self.own if labels is None else labels
 
@@ -91,7 +92,7 @@ class Subjects:
         """
         found = self.own[owner]
         asked = np.ones(len(owner), bool)
-        if self._label.deterministic:
+        if self.deterministic:
             asked = ~mutations.is_identity
         found[asked] = self._ask(owner[asked], mutations[asked])
         return found
