@@ -7,7 +7,6 @@ out. Each worker loads a network once.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import socket
@@ -150,17 +149,13 @@ class OnRay:
 
     ``workers``: how many; on a cluster, where not given, one for each GPU, or else core. Without
     an ``address`` they run on this machine and share its cores. Nothing is started before there is
-    something to do. Raises ConfigError where there is no Ray, or no cluster at ``address``.
+    something to do. Then raises ConfigError where there is no cluster at ``address``.
     """
 
     ATTEMPTS = 3
     """So many times each worker may die with no job done in between."""
 
     def __init__(self, workers: int | None, address: str | None = None) -> None:
-        if importlib.util.find_spec("ray") is None:
-            raise ConfigError(
-                "--workers and --ray: Ray is not installed; pip install 'nmutant[ray]'"
-            )
         self._number, self._address = workers, address
         self._actor: Any = None
         self._ours = False

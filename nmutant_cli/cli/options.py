@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import logging
 import os
 import sys
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmutant_cli.config_file import load
+from nmutant_cli.errors import ConfigError
 
 if TYPE_CHECKING:
     from nmutant_cli.config import Settings
@@ -156,18 +158,22 @@ def opened(
 ) -> Iterator[Experiment]:
     """The experiment of these settings in this run folder, which is locked."""
     log = prepare(quiet, verbose)
+    spread = ray is not None or (workers or 1) > 1
+    if spread and importlib.util.find_spec("ray") is None:
+        raise ConfigError("--workers and --ray: Ray is not installed; pip install 'nmutant[ray]'")
 
     from nmutant_cli.artifacts import RunFolder
-    from nmutant_cli.workers import Here, OnRay
 
-    who = Here() if ray is None and workers in (None, 1) else OnRay(workers, ray)
-    with RunFolder(folder, force=force, say=log.warning) as run, contextlib.closing(who):
+    with RunFolder(folder, force=force, say=log.warning) as run:
         with quiet_imports():
             from nmutant_cli import backend
 
             backend.require()
             from nmutant_cli.experiment import Experiment
-        yield Experiment(settings, run, quiet=quiet, workers=who)
+            from nmutant_cli.workers import Here, OnRay
+
+        with contextlib.closing(OnRay(workers, ray) if spread else Here()) as who:
+            yield Experiment(settings, run, quiet=quiet, workers=who)
 
 
 def show(text: str, *paths: Path) -> None:
