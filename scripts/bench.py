@@ -108,7 +108,7 @@ def detection(figures: Figures, model: Any, images: Any, batch: int, rounds: int
     many = np.resize(images, (500, *images.shape[1:]))
     label = KerasLabel(model, 1.0, max_rectangle=3, batch_size=batch)
     sources = [stream(many.shape[1:], i) for i in range(len(many))]
-    some = slice(0, len(many), 50)
+    some = slice(0, len(many), 100)
     compiled = models.logits_fn(model, 1)
     for _ in range(rounds):
         bare = forward(model, np.resize(images, (8000, *images.shape[1:])), batch)
