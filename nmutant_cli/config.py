@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -16,6 +16,7 @@ from nmutant_cli.params import (
     AnyAttack,
     Count,
     DatasetName,
+    DetectorName,
     DropRate,
     ErrorRate,
     Fraction,
@@ -197,6 +198,27 @@ class Detection(Section):
         return self
 
 
+class Compare(Section):
+    """Detectors side by side (``nmutant compare``)."""
+
+    detectors: Annotated[tuple[DetectorName, ...], Field(min_length=1)] = get_args(DetectorName)
+    clean: Annotated[int, Field(ge=100, le=10_000_000, strict=True)] = 1000
+    """Test images, none of them in a sample set, for fitting and for every threshold."""
+    known: Name | None = None
+    """The attack set, the first one if not given, half of which supervised detectors learn from."""
+    mutations: PositiveInt = 200
+    """Mutations of each image (and mutated networks) that a score counts label changes of."""
+    clean_kappa: Fraction = 0.02
+    """Where a step size is calibrated: the mean kappa of clean images it may reach."""
+
+    @field_validator("detectors")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("names a detector twice")
+        return value
+
+
 class Runtime(Section):
     """How the work is done; nothing here changes a result."""
 
@@ -217,6 +239,7 @@ class Settings(Section):
     mutation: Mutation = Mutation()
     sensitivity: Sensitivity = Sensitivity()
     detection: Detection = Detection()
+    compare: Compare = Compare()
     runtime: Runtime = Runtime()
 
     @field_validator("variants", mode="before")
@@ -250,6 +273,12 @@ class Settings(Section):
                 raise ValueError(
                     f"{field}: unknown network {name!r}; known are {', '.join(known)}{hint}"
                 )
+        if self.compare.known is not None and self.compare.known not in self.attack.sets:
+            hint = did_you_mean(self.compare.known, self.attack.sets)
+            raise ValueError(
+                f"compare.known: no attack set is called {self.compare.known!r}; known are "
+                f"{', '.join(self.attack.sets) or 'none'}{hint}"
+            )
         steps = self.sensitivity.step_sizes
         if self.detection.kappa1 == "measured" and self.detection.step_size not in steps:
             raise ValueError(

@@ -29,6 +29,10 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 DatasetName = Literal["digits", "mnist", "cifar10"]
 NetworkName = Literal["mnist", "cifar10_basic", "cifar10_allconv", "substitute"]
+DetectorName = Literal[
+    "kappa", "kappa_calibrated", "occlusion", "gaussian", "translation", "rotation", "contrast",
+    "softmax", "margin", "squeezing", "models", "lid",
+]  # fmt: skip
 
 TITLES = {"fgsm": "FGSM", "cw": "C&W", "jsma": "JSMA", "blackbox": "BB", "bim": "BIM", "pgd": "PGD"}
 
