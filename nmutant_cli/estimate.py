@@ -11,7 +11,14 @@ import pandas as pd
 from nmutant_cli import models
 from nmutant_cli.config import Settings
 from nmutant_cli.datasets import Dataset
-from nmutant_cli.params import AttackParams, BIMParams, CWParams, JSMAParams, PGDParams
+from nmutant_cli.params import (
+    AdaptiveParams,
+    AttackParams,
+    BIMParams,
+    CWParams,
+    JSMAParams,
+    PGDParams,
+)
 from nmutant_cli.seeding import stream
 
 SECONDS = 4.0
@@ -49,6 +56,8 @@ def _gradients(params: AttackParams, data: Dataset) -> int:
     match params:
         case CWParams():
             return params.binary_search_steps * params.max_iterations
+        case AdaptiveParams():
+            return params.binary_search_steps * params.max_iterations * (1 + params.draws)
         case JSMAParams():
             return 2 * int(np.prod(data.image_shape) * params.gamma / 2)
         case BIMParams() | PGDParams():

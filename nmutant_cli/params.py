@@ -29,12 +29,16 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 DatasetName = Literal["digits", "mnist", "cifar10"]
 NetworkName = Literal["mnist", "cifar10_basic", "cifar10_allconv", "substitute"]
+Kind = Literal["light", "occlusion", "blackout", "gaussian", "translation", "rotation", "contrast"]
 DetectorName = Literal[
     "kappa", "kappa_calibrated", "occlusion", "gaussian", "translation", "rotation", "contrast",
     "softmax", "margin", "squeezing", "models", "lid",
 ]  # fmt: skip
 
-TITLES = {"fgsm": "FGSM", "cw": "C&W", "jsma": "JSMA", "blackbox": "BB", "bim": "BIM", "pgd": "PGD"}
+TITLES = {
+    "fgsm": "FGSM", "cw": "C&W", "jsma": "JSMA", "blackbox": "BB", "bim": "BIM", "pgd": "PGD",
+    "adaptive": "Adaptive", "noise": "Noise",
+}  # fmt: skip
 
 
 class Section(BaseModel):
@@ -47,9 +51,10 @@ class AttackParams(Section):
     title: str | None = None
     model: Name = "base"
     """The network that is attacked and measured: ``base`` or one of ``variants``."""
-    targets: Literal["untargeted", "others", "all"] = "untargeted"
-    """``others``: each image goes to every class but its own; ``all``: to its own class too,
-    which counts as an attempt and is left as it is (section 2 of the published protocol)."""
+    targets: Literal["untargeted", "one", "others", "all"] = "untargeted"
+    """``one``: each image goes to one class that is not its own; ``others``: to every such class;
+    ``all``: to its own class too, which counts as an attempt and is left as it is (section 2 of
+    the published protocol)."""
 
 
 class FGSMParams(AttackParams):
@@ -75,22 +80,28 @@ class PGDParams(AttackParams):
     rand_init: bool = True
 
 
-class CWParams(AttackParams):
-    method: Literal["cw"]
+class NearestParams(AttackParams):
+    """What C&W and `adaptive` share: the search for the image at the smallest L2 distance."""
+
+    method: str
     confidence: Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER] = 0.0
     learning_rate: Positive = 5e-3
     binary_search_steps: PositiveInt = 5
     max_iterations: PositiveInt = 1000
     abort_early: bool = True
     initial_const: Positive = 1e-2
-    targets: Literal["untargeted", "others", "all"] = "all"
+
+
+class CWParams(NearestParams):
+    method: Literal["cw"]
+    targets: Literal["untargeted", "one", "others", "all"] = "all"
 
 
 class JSMAParams(AttackParams):
     method: Literal["jsma"]
     theta: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False), NUMBER] = 1.0
     gamma: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), NUMBER] = 0.1
-    targets: Literal["others", "all"] = "others"
+    targets: Literal["one", "others", "all"] = "others"
 
     @field_validator("theta")
     @classmethod
@@ -100,8 +111,9 @@ class JSMAParams(AttackParams):
         return value
 
 
-class BlackBoxParams(AttackParams):
-    method: Literal["blackbox"]
+class SubstituteParams(Section):
+    """How an attacker trains a network of their own from a guarded one's labels."""
+
     network: NetworkName = "substitute"
     holdout: PositiveInt = 150
     data_aug: PositiveInt = 6
@@ -110,14 +122,48 @@ class BlackBoxParams(AttackParams):
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 128
     learning_rate: Positive = 1e-3
-    eps: Positive = 0.3
-    targets: Literal["untargeted"] = "untargeted"
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
 
+class BlackBoxParams(SubstituteParams, AttackParams):
+    method: Literal["blackbox"]
+    eps: Positive = 0.3
+    targets: Literal["untargeted"] = "untargeted"
+
+
+class AdaptiveParams(NearestParams):
+    method: Literal["adaptive"]
+    learning_rate: Positive = 0.1
+    binary_search_steps: PositiveInt = 1
+    max_iterations: Annotated[int, Field(ge=10, le=10_000_000, strict=True)] = 200
+    abort_early: bool = False
+    """Off, because the loss goes up and down with the draws."""
+    initial_const: Positive = 10.0
+    draws: PositiveInt = 20
+    """Fresh mutations in each iteration."""
+    step_size: Positive = 1.0
+    """Of the mutations, as ``amplitude`` is: those of the detector to be evaded."""
+    amplitude: Positive = 1.0
+    substitute: SubstituteParams | None = None
+    """Attack a substitute of the network, trained so, instead of the network itself."""
+    targets: Literal["one", "others", "all"] = "others"
+
+
+class NoiseParams(AttackParams):
+    method: Literal["noise"]
+    eps: Positive = 3.0
+
+
 AnyAttack = Annotated[
-    FGSMParams | BIMParams | PGDParams | CWParams | JSMAParams | BlackBoxParams,
+    FGSMParams
+    | BIMParams
+    | PGDParams
+    | CWParams
+    | JSMAParams
+    | BlackBoxParams
+    | AdaptiveParams
+    | NoiseParams,
     Field(discriminator="method"),
 ]
 
@@ -129,4 +175,6 @@ METHODS: dict[str, type[AttackParams]] = {
     "cw": CWParams,
     "jsma": JSMAParams,
     "blackbox": BlackBoxParams,
+    "adaptive": AdaptiveParams,
+    "noise": NoiseParams,
 }

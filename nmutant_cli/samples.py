@@ -13,7 +13,7 @@ from nmutant_cli.config import Settings
 from nmutant_cli.datasets import Dataset, read_npz
 from nmutant_cli.errors import AttackError, DataError
 from nmutant_cli.models import predict_labels
-from nmutant_cli.params import AttackParams, BlackBoxParams
+from nmutant_cli.params import AttackParams, SubstituteParams
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import AnyArray, Bools, Floats, Images, Ints, Labels
 
@@ -120,27 +120,30 @@ def _unattacked(model: keras.Model, x: Images, y: Labels, index: Ints) -> Sample
 def pairs(params: AttackParams, data: Dataset, attempts: int) -> tuple[Ints, Labels]:
     """Which test images are attacked, and towards which class: two arrays ``(attempts,)``.
 
-    Protocol, section 2. ``untargeted``: the first images, those held out by a black-box attack
-    left aside. ``others``: the first images, each towards the 9 other classes in turn. ``all``:
-    as many images of each class, each towards all 10.
+    Protocol, section 2. ``untargeted``: the first images, those held out to train a substitute
+    left aside. ``one``: the same, each towards one of the 9 other classes, these in turn.
+    ``others``: each towards all 9. ``all``: as many images of each class, each towards all 10.
 
     Raises AttackError if there are too few test images.
     """
     n, classes = len(data.y_test), data.n_classes
-    first = params.holdout if isinstance(params, BlackBoxParams) else 0
+    substitute = substitute_of(params)
+    first = substitute.holdout if substitute else 0
     if params.targets == "untargeted":
         index = np.arange(first, first + attempts)
         target = np.full(attempts, NO_TARGET)
-    elif params.targets == "others":
-        index = np.arange(attempts) // (classes - 1)
+    elif params.targets in ("one", "others"):
+        each = 1 if params.targets == "one" else classes - 1
+        index = first + np.arange(attempts) // each
         step = np.arange(attempts) % (classes - 1)
         target = step + (step >= data.y_test[np.minimum(index, n - 1)])
     else:
         images = -(-attempts // classes)
         each = -(-images // classes)
-        chosen = np.concatenate([np.flatnonzero(data.y_test == k)[:each] for k in range(classes)])
+        left = data.y_test[first:]
+        chosen = np.concatenate([np.flatnonzero(left == k)[:each] for k in range(classes)]) + first
         # In rounds over the classes, so that a short run is balanced as well.
-        rank = np.concatenate([np.arange((data.y_test == k).sum())[:each] for k in range(classes)])
+        rank = np.concatenate([np.arange((left == k).sum())[:each] for k in range(classes)])
         chosen = chosen[np.argsort(rank, kind="stable")]
         index = chosen.repeat(classes)[:attempts]
         target = np.tile(np.arange(classes), len(chosen))[:attempts]
@@ -176,8 +179,8 @@ def adversarial(
     rows = np.flatnonzero(before != target)
     attacked: Any = model
     notes: dict[str, Any] = {}
-    if isinstance(params, BlackBoxParams):
-        attacked, notes = _substitute(name, model, data, params, settings.seed)
+    if (substitute := substitute_of(params)) is not None:
+        attacked, notes = _substitute(name, model, data, substitute, settings.seed)
 
     image, n = x.copy(), len(x)
     l0, l2, linf = np.zeros(n, np.int64), np.zeros(n), np.zeros(n)
@@ -216,8 +219,13 @@ def adversarial(
     return samples, notes
 
 
+def substitute_of(params: AttackParams) -> SubstituteParams | None:
+    """How the network that the attack looks at is trained, where it is not the guarded one."""
+    return params if isinstance(params, SubstituteParams) else getattr(params, "substitute", None)
+
+
 def _substitute(
-    name: str, model: keras.Model, data: Dataset, params: BlackBoxParams, seed: int
+    name: str, model: keras.Model, data: Dataset, params: SubstituteParams, seed: int
 ) -> tuple[Any, dict[str, Any]]:
     from nmutant_cli.attacks.blackbox import train_substitute
 

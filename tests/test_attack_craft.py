@@ -15,11 +15,13 @@ import tensorflow as tf
 from nmutant_cli.attacks import ATTACKS, attack, craft
 from nmutant_cli.errors import AttackError
 from nmutant_cli.params import (
+    AdaptiveParams,
     BIMParams,
     BlackBoxParams,
     CWParams,
     FGSMParams,
     JSMAParams,
+    NoiseParams,
     PGDParams,
 )
 from nmutant_cli.types import Bounds
@@ -34,6 +36,8 @@ EVERY = [
     CWParams(method="cw", binary_search_steps=2, max_iterations=30, learning_rate=0.05),
     JSMAParams(method="jsma", theta=1.0, gamma=0.3),
     BlackBoxParams(method="blackbox", eps=0.1),
+    AdaptiveParams(method="adaptive", max_iterations=15, draws=7, learning_rate=0.3),
+    NoiseParams(method="noise", eps=1.0),
 ]
 
 

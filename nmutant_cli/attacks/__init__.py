@@ -19,6 +19,8 @@ ATTACKS: dict[str, str] = {
     "cw": "nmutant_cli.attacks.cw",
     "jsma": "nmutant_cli.attacks.jsma",
     "blackbox": "nmutant_cli.attacks.blackbox",
+    "adaptive": "nmutant_cli.attacks.adaptive",
+    "noise": "nmutant_cli.attacks.noise",
 }
 """Method name to the module that holds its ``run``; modules are imported when first asked for."""
 

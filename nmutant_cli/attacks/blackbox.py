@@ -23,7 +23,7 @@ from nmutant_cli.attacks import fgsm
 from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits, in_batches, logits_of
 from nmutant_cli.errors import AttackError
 from nmutant_cli.networks import NETWORKS, initialize
-from nmutant_cli.params import BlackBoxParams, FGSMParams
+from nmutant_cli.params import BlackBoxParams, FGSMParams, SubstituteParams
 from nmutant_cli.types import Bounds, Images, Labels, Predict
 
 
@@ -43,7 +43,7 @@ def train_substitute(
     oracle: Predict,
     holdout: Images,
     n_classes: int,
-    params: BlackBoxParams,
+    params: SubstituteParams,
     bounds: Bounds,
     rng: np.random.Generator,
     *,

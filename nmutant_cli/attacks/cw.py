@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits
 from nmutant_cli.errors import AttackError
-from nmutant_cli.params import CWParams
+from nmutant_cli.params import CWParams, NearestParams
 from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
@@ -67,10 +67,12 @@ def run(
 class _Slots:
     """``rows`` places, each with the whole state of one image's search."""
 
-    def __init__(self, x: Images, y: Labels, params: CWParams, bounds: Bounds, rows: int) -> None:
+    def __init__(
+        self, x: Images, y: Labels, params: NearestParams, bounds: Bounds, rows: int
+    ) -> None:
         self.x, self.y, self.params, self.bounds = x, y, params, bounds
         self.x_adv = x.copy()
-        self.sign = np.float32(1 if params.targets != "untargeted" else -1)
+        self.at_once = BATCH_SIZE
         self.next = 0
         self.tenth = -(-params.max_iterations // 10)
         self.image = np.full(rows, -1)
@@ -112,26 +114,15 @@ class _Slots:
         left = self.params.max_iterations - self.iteration
         iterations = np.where(active, np.minimum(left, self.tenth), 0).astype(np.int32)
         parts = []
-        for first in range(0, len(active), BATCH_SIZE):
-            rows = slice(first, first + BATCH_SIZE)
-            results = _iterate(
-                predict_logits,
-                self.x[self.image[rows]],
-                self.y[self.image[rows]],
-                self.sign,
-                np.float32(self.params.confidence),
-                np.float32(self.params.learning_rate),
-                np.asarray(self.bounds, np.float32),
-                self.const[rows],
-                self.best_l2[rows],
-                self.iteration[rows],
-                iterations[rows],
-                *self.state[:, rows],
-            )
-            parts.append([result.numpy() for result in results])
+        for first in range(0, len(active), self.at_once):
+            rows = slice(first, first + self.at_once)
+            results = self.iterate(predict_logits, rows, iterations[rows])
+            parts.append([np.asarray(result) for result in results])
         loss, best, best_l2, found, *state = map(np.concatenate, zip(*parts, strict=True))
         if not np.isfinite(loss[active]).all():
-            raise AttackError("cw: the network's logits or gradients became NaN or infinite")
+            raise AttackError(
+                f"{self.params.method}: the network's logits or gradients became NaN or infinite"
+            )
         self.state = np.stack(state)
         self.iteration += iterations
         self.found |= found & active
@@ -145,6 +136,25 @@ class _Slots:
             over |= self.stale >= PATIENCE
         for row in np.flatnonzero(active & over):
             self._end_step(int(row))
+
+    def iterate(
+        self, predict_logits: PredictLogits, rows: slice, iterations: AnyArray
+    ) -> Sequence[Any]:
+        """``iterations`` steps of Adam in the places ``rows``; results as of `_iterate`."""
+        return _iterate(
+            predict_logits,
+            self.x[self.image[rows]],
+            self.y[self.image[rows]],
+            np.float32(1 if self.params.targets != "untargeted" else -1),
+            np.float32(self.params.confidence),
+            np.float32(self.params.learning_rate),
+            np.asarray(self.bounds, np.float32),
+            self.const[rows],
+            self.best_l2[rows],
+            self.iteration[rows],
+            iterations,
+            *self.state[:, rows],
+        )
 
     def _end_step(self, row: int) -> None:
         """Narrow the search for ``const``; free the place after the last step."""
@@ -187,8 +197,7 @@ def _iterate(
     Returns the smallest loss, the best image with its L2 distance, whether the attack succeeded in
     one of these steps, and the new state.
     """
-    half, lower = (bounds[1] - bounds[0]) / 2, bounds[0]
-    start = tf.atanh(((x - lower) / half - 1) * 0.999999)
+    start = start_at(x, bounds)
     rows = [-1, 1, 1, 1]
     smallest = tf.fill(tf.shape(const), np.float32(np.inf))
     found = tf.zeros_like(const, tf.bool)
@@ -196,12 +205,8 @@ def _iterate(
     for k in tf.range(tf.reduce_max(iterations)):
         with tf.GradientTape() as tape:
             tape.watch(delta)
-            x_new = (tf.tanh(start + delta) + 1) * half + lower
-            logits = predict_logits(x_new)
-            classes = tf.shape(logits)[1]
-            own = tf.gather(logits, y, batch_dims=1)
-            others = tf.where(tf.one_hot(y, classes, True, False), -np.inf, logits)
-            margin = sign * (own - tf.reduce_max(others, 1))
+            x_new = image_at(start + delta, bounds)
+            margin = sign * margins(predict_logits(x_new), y)
             squares = tf.reduce_sum(tf.square(x_new - x), [1, 2, 3])
             loss = squares + const * tf.nn.relu(confidence - margin)
         gradient = tape.gradient(loss, delta)
@@ -213,13 +218,40 @@ def _iterate(
         best_l2 = tf.where(better, l2, best_l2)
         best = tf.where(tf.reshape(better, rows), x_new, best)
         smallest = tf.where(going, tf.minimum(smallest, loss), smallest)
-        time = tf.cast(done + k + 1, tf.float32)
-        rate = learning_rate * tf.sqrt(1 - BETA_2**time) / (1 - BETA_1**time)
-        rate = tf.reshape(tf.where(going, rate, 0.0), rows)
-        first = BETA_1 * first + (1 - BETA_1) * gradient
-        second = BETA_2 * second + (1 - BETA_2) * tf.square(gradient)
-        delta -= rate * first / (tf.sqrt(second) + EPSILON)
+        rate = tf.where(going, learning_rate, 0.0)
+        delta, first, second = adam(delta, first, second, gradient, rate, done + k + 1)
     return smallest, best, best_l2, found, delta, first, second
+
+
+def start_at(x: Any, bounds: Any) -> Any:
+    """The w whose image is x, up to a millionth that keeps it finite; the shape of ``x``."""
+    half, lower = (bounds[1] - bounds[0]) / 2, bounds[0]
+    return tf.atanh(((x - lower) / half - 1) * 0.999999)
+
+
+def image_at(w: Any, bounds: Any) -> Any:
+    """The image that w stands for, inside ``bounds``."""
+    half, lower = (bounds[1] - bounds[0]) / 2, bounds[0]
+    return (tf.tanh(w) + 1) * half + lower
+
+
+def margins(logits: Any, y: Any) -> Any:
+    """The logit of ``y`` minus the largest other one, a tensor of shape ``(n,)``."""
+    own = tf.gather(logits, y, batch_dims=1)
+    others = tf.where(tf.one_hot(y, tf.shape(logits)[1], True, False), -np.inf, logits)
+    return own - tf.reduce_max(others, 1)
+
+
+def adam(
+    delta: Any, first: Any, second: Any, gradient: Any, learning_rate: Any, time: Any
+) -> tuple[Any, Any, Any]:
+    """Step ``time[i]`` of Adam for image i, counted from 1: the new w - w_0 and two moments."""
+    time = tf.cast(time, tf.float32)
+    rate = learning_rate * tf.sqrt(1 - BETA_2**time) / (1 - BETA_1**time)
+    first = BETA_1 * first + (1 - BETA_1) * gradient
+    second = BETA_2 * second + (1 - BETA_2) * tf.square(gradient)
+    delta -= tf.reshape(rate, [-1, 1, 1, 1]) * first / (tf.sqrt(second) + EPSILON)
+    return delta, first, second
 
 
 def margin_of(logits: AnyArray, y: Labels, targeted: bool) -> AnyArray:

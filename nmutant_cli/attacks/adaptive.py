@@ -1,0 +1,187 @@
+"""C&W by an attacker who knows that the labels of mutants are watched.
+
+Expectation over transformation (Athalye et al. 2018, arXiv 1707.07397) with the paper's mutation
+operator for the transformations: the loss of C&W's targeted L2 attack (`cw`) is taken not at the
+image but as a mean over mutants of it, drawn afresh in every iteration,
+
+    |delta|^2 + const * mean over m of max(confidence - margin(x + delta + step_size * m), 0),
+
+with margin the target's logit minus the largest other one. The change of variable, Adam and the
+binary search over ``const`` are those of `cw`.
+
+When an image counts as found is our choice. The iterations are tests as well, for their mutants are
+new to the image: in the last `HELD` of them the image and all its mutants had the target label (20
+draws: 200 mutants without a change of label), and the image's own margin is ``confidence`` now. One
+such iteration would not do: a plain C&W image with a kappa of 5% passes it in every third, and
+among hundreds the nearest image is the luckiest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from nmutant_cli.attacks import cw
+from nmutant_cli.attacks.batches import PredictLogits
+from nmutant_cli.config import Mutation
+from nmutant_cli.labelers import Mutate
+from nmutant_cli.mutations import draw
+from nmutant_cli.params import AdaptiveParams
+from nmutant_cli.types import AnyArray, Bounds, Images, Labels
+
+BATCH_SIZE = 1
+"""Images under way. More gain nothing on a CPU, where mutants fill the batch, and an image's place
+among others would show in the last bits of its logits, then in hundreds of iterations."""
+HELD = 10
+
+_mutate = Mutate()
+
+
+def run(
+    predict_logits: PredictLogits,
+    x: Images,
+    y: Labels,
+    params: AdaptiveParams,
+    bounds: Bounds,
+    rng: Sequence[np.random.Generator],
+    *,
+    batch_size: int = BATCH_SIZE,
+) -> Images:
+    """The nearest images (L2) found that keep the label ``y`` when mutated.
+
+    ``rng`` holds one generator per image, for its mutations. Returns images of the shape of ``x``,
+    inside ``bounds``; where the attack fails, the original image. The network is asked about
+    ``batch_size`` * (``params.draws`` + 1) rows at a time.
+    """
+    slots = _Slots(x, y, params, bounds, rng, batch_size)
+    while slots.fill():
+        slots.descend(predict_logits)
+    return slots.x_adv
+
+
+class _Slots(cw._Slots):
+    def __init__(
+        self,
+        x: Images,
+        y: Labels,
+        params: AdaptiveParams,
+        bounds: Bounds,
+        rng: Sequence[np.random.Generator],
+        rows: int,
+    ) -> None:
+        super().__init__(x, y, params, bounds, rows)
+        self.adaptive, self.rng, self.at_once = params, rng, rows
+        self.mutation = Mutation(amplitude=params.amplitude)
+        self.held = np.zeros(rows, np.int32)
+        """Iterations up to now in which image and mutants had the target label."""
+
+    def _restart(self, row: int) -> None:
+        super()._restart(row)
+        self.held[row] = 0
+
+    def iterate(
+        self, predict_logits: PredictLogits, rows: slice, iterations: AnyArray
+    ) -> Sequence[Any]:
+        *results, held = _iterate(
+            predict_logits,
+            self.x[self.image[rows]],
+            self.y[self.image[rows]],
+            np.float32(self.params.confidence),
+            np.float32(self.params.learning_rate),
+            np.asarray(self.bounds, np.float32),
+            self.const[rows],
+            self.best_l2[rows],
+            self.iteration[rows],
+            iterations,
+            self.held[rows],
+            *self._draw(self.image[rows], iterations),
+            *self.state[:, rows],
+        )
+        self.held[rows] = held
+        return results
+
+    def _draw(self, images: AnyArray, iterations: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
+        """Corners, levels and patches as `Mutate` takes them, ``(tenth, images, 1 + draws, ...)``.
+
+        The first mutation of each image is left as nothing, for the label of the image itself; so
+        are those of an image for iterations that it does not do.
+        """
+        side = min(self.mutation.max_rectangle, *self.x.shape[1:3])
+        leading = (self.tenth, len(images), 1 + self.adaptive.draws)
+        corners = np.zeros((*leading, 4), np.int32)
+        level = np.zeros(leading, np.float32)
+        patch = np.zeros((*leading, side, side, self.x.shape[3]), np.float32)
+        for i, (image, count) in enumerate(zip(images, iterations, strict=True)):
+            if image < 0:
+                continue
+            n = (count, self.adaptive.draws)
+            m = draw(self.rng[image], count * n[1], self.x.shape[1:], self.mutation)
+            edges = np.stack([m.top, m.left, m.top + m.height, m.left + m.width], axis=1)
+            corners[:count, i, 1:] = edges.reshape(*n, 4)
+            level[:count, i, 1:] = m.level.reshape(n)
+            patch[:count, i, 1:] = m.patch.reshape(*n, *patch.shape[3:])
+        step = np.float32(self.adaptive.step_size)
+        return corners, step * level, step * patch
+
+
+@tf.function
+def _iterate(
+    predict_logits: PredictLogits,
+    x: Any,
+    y: Any,
+    confidence: Any,
+    learning_rate: Any,
+    bounds: Any,
+    const: Any,
+    best_l2: Any,
+    done: Any,
+    iterations: Any,
+    held: Any,
+    corners: Any,
+    level: Any,
+    patch: Any,
+    delta: Any,
+    first: Any,
+    second: Any,
+) -> tuple[Any, ...]:
+    """`cw._iterate` at mutants: those of iteration k are ``corners[k]`` and so on; and ``held``."""
+    start = cw.start_at(x, bounds)
+    shape = level.shape[1:]
+    rows = shape[0] * shape[1]
+    smallest = tf.fill(tf.shape(const), np.float32(np.inf))
+    found = tf.zeros_like(const, tf.bool)
+    best = x
+    for k in tf.range(tf.reduce_max(iterations)):
+        with tf.GradientTape() as tape:
+            tape.watch(delta)
+            x_new = cw.image_at(start + delta, bounds)
+            mutants = _mutate(
+                [
+                    tf.repeat(x_new, shape[1], axis=0),
+                    tf.reshape(corners[k], [rows, 4]),
+                    tf.reshape(level[k], [rows]),
+                    tf.reshape(patch[k], [rows, *patch.shape[3:]]),
+                ]
+            )
+            margin = cw.margins(predict_logits(mutants), tf.repeat(y, shape[1]))
+            margin = tf.reshape(margin, shape)
+            squares = tf.reduce_sum(tf.square(x_new - x), [1, 2, 3])
+            hinge = tf.reduce_mean(tf.nn.relu(confidence - margin[:, 1:]), 1)
+            loss = squares + const * hinge
+        gradient = tape.gradient(loss, delta)
+        going = k < iterations
+        l2 = tf.sqrt(squares)
+        steady = tf.where(tf.reduce_all(margin > 0, 1), held + 1, 0)
+        held = tf.where(going, steady, held)
+        success = going & (held >= HELD) & (margin[:, 0] >= confidence)
+        better = success & (l2 < best_l2)
+        found |= success
+        best_l2 = tf.where(better, l2, best_l2)
+        best = tf.where(tf.reshape(better, [-1, 1, 1, 1]), x_new, best)
+        smallest = tf.where(going, tf.minimum(smallest, loss), smallest)
+        rate = tf.where(going, learning_rate, 0.0)
+        delta, first, second = cw.adam(delta, first, second, gradient, rate, done + k + 1)
+    return smallest, best, best_l2, found, delta, first, second, held

@@ -1,0 +1,50 @@
+"""Joint success: how often an attacker both fools the network and gets past a detector.
+
+Neither a fooled network nor a detector's rate of misses is what an attacker is after: an attack
+that spends distance to look normal fools less often, and one that only fools is caught. So both
+are asked of the same image, and the distance is the attacker's budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from nmutant_cli.errors import ArtifactError
+
+ATTEMPT = ("detector", "attack", "image", "l2", "fooled", "passed")
+WORST = "worst case"
+
+
+def joint_success(attempts: pd.DataFrame, budgets: Sequence[float]) -> pd.DataFrame:
+    """Percent of images evaded within each L2 budget, by each attack and by the best one of all.
+
+    ``attempts`` has a row for each attempt and detector: ``detector, attack``; ``image``, which
+    names the image attacked; ``l2``, the distance from it; ``fooled``, the label is wrong;
+    ``passed``, the detector says normal. An image counts as evaded within a budget if any attempt
+    on it with ``l2 <= budget`` fooled the network and passed. A detector that lets everything pass
+    gives the attack's success alone.
+
+    Returns ``detector, attack, budget, images, joint_success_percent``, in the order of first
+    appearance; ``images`` are those the attack was tried on. The attack `WORST` takes for each
+    image whichever attack evades nearest, over the images of all attacks: leave out attacks that
+    were tried on other images, on which the rest had no chance.
+
+    Raises ArtifactError if a column is missing.
+    """
+    for column in ATTEMPT:
+        if column not in attempts.columns:
+            raise ArtifactError(f"attempts: no column {column}")
+    evaded = attempts["fooled"].astype(bool) & attempts["passed"].astype(bool)
+    distances = attempts.assign(l2=attempts["l2"].where(evaded, np.inf))
+    every = pd.concat([distances, distances.assign(attack=WORST)])
+    rows = []
+    for (detector, attack), tried in every.groupby(["detector", "attack"], sort=False):
+        nearest = tried.groupby("image")["l2"].min().to_numpy()
+        for budget in budgets:
+            percent = round(100 * float((nearest <= budget).mean()), 2)
+            rows.append((detector, attack, float(budget), len(nearest), percent))
+    columns = ["detector", "attack", "budget", "images", "joint_success_percent"]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,202 @@
+"""The adaptive attack and the random noise that is its control."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import attack_tools as tools
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from nmutant_cli import samples
+from nmutant_cli.attacks import adaptive, blackbox, craft, cw, noise
+from nmutant_cli.config import Mutation, Settings
+from nmutant_cli.datasets import Dataset
+from nmutant_cli.errors import AttackError
+from nmutant_cli.mutations import apply, draw
+from nmutant_cli.params import AdaptiveParams, CWParams, NoiseParams
+from nmutant_cli.seeding import stream
+
+SETTINGS = {
+    "method": "adaptive", "targets": "one", "max_iterations": 60, "learning_rate": 0.2,
+    "initial_const": 100,
+}  # fmt: skip
+N = 6
+
+
+@cache
+def linear() -> keras.Model:
+    """Where the margin alone decides whether a mutation changes the label."""
+    model = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(5)])
+    rng = stream(6, "linear")
+    model.set_weights([rng.standard_normal(w.shape) / 8 for w in model.get_weights()])
+    return model
+
+
+def made(rows=slice(N), generators=None, batch_size=None, **settings):
+    x = tools.images(N)
+    y = tools.targets(linear(), x)
+    generators = tools.generators(N) if generators is None else generators
+    return craft(
+        linear(), x[rows], y[rows], AdaptiveParams(**(SETTINGS | settings)), tools.BOUNDS,
+        generators[rows], batch_size=batch_size,
+    )  # fmt: skip
+
+
+def kappa(images):
+    """The share of 500 fresh mutations that change the label of each image."""
+    changed = []
+    for image, label in zip(images, tools.labels(linear(), images), strict=True):
+        mutations = draw(stream(7, "fresh"), 500, image.shape, Mutation())
+        mutants = apply(np.repeat(image[None], 500, axis=0), mutations, 1.0)
+        changed.append((tools.labels(linear(), mutants) != label).mean())
+    return np.array(changed)
+
+
+def test_the_images_keep_their_label_under_fresh_mutations_and_those_of_cw_do_not():
+    x = tools.images(N)
+    settings = {"binary_search_steps": 3, "max_iterations": 100, "learning_rate": 0.1}
+    plain = craft(
+        linear(), x, tools.targets(linear(), x),
+        CWParams(method="cw", initial_const=1, **settings), tools.BOUNDS, tools.generators(N),
+    )  # fmt: skip
+    result = made(**settings)
+    assert plain.success.all()
+    assert result.success.all()
+    assert kappa(plain.x_adv).mean() > 0.2
+    assert kappa(result.x_adv).mean() < 0.02
+    assert (result.l2 > plain.l2).all()
+
+
+def test_an_image_alone_and_among_others_gives_the_same():
+    whole = made()
+    for i in (0, 3):
+        np.testing.assert_array_equal(made(slice(i, i + 1)).x_adv, whole.x_adv[i : i + 1])
+    together = made(batch_size=4)
+    np.testing.assert_array_equal(together.success, whole.success)
+    np.testing.assert_allclose(together.x_adv, whole.x_adv, atol=1e-4)
+
+
+def test_the_mutations_are_those_of_each_images_generator():
+    whole, again = made(), made()
+    np.testing.assert_array_equal(whole.x_adv, again.x_adv)
+    generators = tools.generators(N)
+    generators[2] = tools.generators(1, first=99)[0]
+    other = made(generators=generators).x_adv != whole.x_adv
+    assert other.any(axis=(1, 2, 3)).tolist() == [i == 2 for i in range(N)]
+
+
+def test_mutants_are_those_of_the_operator_and_the_first_is_the_image_itself():
+    x, draws = tools.images(2), 4
+    params = AdaptiveParams(**(SETTINGS | {"draws": draws, "step_size": 3, "amplitude": 2}))
+    slots = adaptive._Slots(x, np.zeros(2, int), params, tools.BOUNDS, tools.generators(2), 3)
+    slots.fill()
+    assert slots.image.tolist() == [0, 1, -1]
+    corners, level, patch = slots._draw(slots.image, np.array([6, 2, 0]))
+    mutations = draw(tools.generators(1)[0], 6 * draws, x.shape[1:], Mutation(amplitude=2))
+    expected = apply(np.repeat(x[:1], 6 * draws, axis=0), mutations, 3)
+    expected = expected.reshape(6, draws, *x.shape[1:])
+    for k in range(6):
+        block = [np.repeat(x[:1], 1 + draws, axis=0), corners[k, 0], level[k, 0], patch[k, 0]]
+        mutants = np.asarray(adaptive._mutate(block))
+        np.testing.assert_array_equal(mutants[0], x[0])
+        np.testing.assert_allclose(mutants[1:], expected[k], atol=1e-6)
+    for place, done in ((1, 2), (2, 0)):  # nothing is drawn for iterations that are not done
+        assert level[:done, place].any() == bool(done)
+        assert not level[done:, place].any()
+        assert not patch[done:, place].any()
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.5])
+def test_the_margin_of_the_image_reaches_the_confidence(confidence):
+    result = made(confidence=confidence)
+    assert result.success.all()
+    targets = tools.targets(linear(), tools.images(N))
+    margin = cw.margin_of(tools.logits(linear(), result.x_adv), targets, True)
+    assert (margin >= confidence - 1e-4).all()
+
+
+def test_a_failed_image_comes_back_as_the_original():
+    result = made(confidence=1000.0)
+    np.testing.assert_array_equal(result.x_adv, tools.images(N))
+    # Nine iterations in a row are one too few.
+    with pytest.raises(ValueError, match="greater than or equal to 10"):
+        AdaptiveParams(method="adaptive", max_iterations=adaptive.HELD - 1)
+
+
+def test_a_loss_that_is_not_finite_is_refused():
+    x = tools.images(1)
+    params = AdaptiveParams(**SETTINGS)
+    with pytest.raises(AttackError, match=r"adaptive: .* became NaN"):
+        adaptive.run(
+            lambda images: linear()(images) * np.nan, x, np.array([1]), params, tools.BOUNDS,
+            tools.generators(1),
+        )  # fmt: skip
+
+
+def data_set(n=40):
+    x = tools.images(n)
+    y = np.arange(n) % tools.CLASSES
+    return Dataset("digits", x, y, x, y, "", n_classes=tools.CLASSES)
+
+
+def test_one_other_class_for_each_image_in_turn_and_a_hold_out_left_aside():
+    data = data_set()
+    for substitute, first in ((None, 0), ({"holdout": 12}, 12)):
+        params = AdaptiveParams(**SETTINGS, substitute=substitute)
+        index, target = samples.pairs(params, data, 20)
+        np.testing.assert_array_equal(index, first + np.arange(20))
+        assert (target != data.y_test[index]).all()
+        assert set(target) == set(range(tools.CLASSES))
+    for targets, each in (("others", 4), ("all", 5)):
+        params = AdaptiveParams(**(SETTINGS | {"targets": targets}), substitute={"holdout": 12})
+        index, target = samples.pairs(params, data, 10)
+        assert index.min() >= 12
+        assert len(set(index)) == -(-10 // each)
+    with pytest.raises(AttackError, match="40 test images, 12 of them held out"):
+        samples.pairs(params, data, 1000)
+
+
+def test_a_set_with_a_substitute_is_crafted_on_it_and_judged_by_the_network(monkeypatch):
+    asked = []
+
+    def train(oracle, holdout, n_classes, params, bounds, rng):
+        asked.append((len(holdout), params.epochs))
+        return blackbox.Substitute(tools.network(), 0)
+
+    monkeypatch.setattr(blackbox, "train_substitute", train)
+    settings = Settings.model_validate(
+        {
+            "dataset": "digits",
+            "model": {"network": "substitute"},
+            "attack": {
+                "attempts": 3,
+                "sets": {"transfer": SETTINGS | {"substitute": {"holdout": 12, "epochs": 2}}},
+            },
+        }
+    )
+    found, notes = samples.adversarial("transfer", linear(), data_set(), settings)
+    assert asked == [(12, 2)]
+    assert notes["substitute_agreement"] < 1
+    moved = found.l2 > 0
+    assert moved.any()
+    on_substitute = tools.labels(tools.network(), found.image)
+    np.testing.assert_array_equal(on_substitute[moved], found.target[moved])
+    np.testing.assert_array_equal(found.label, tools.labels(linear(), found.image))
+
+
+def test_noise_has_the_length_asked_for_and_is_clipped_by_the_wrapper():
+    x, params = tools.images(8), NoiseParams(method="noise", eps=2.5)
+    y = tools.labels(tools.network(), x)
+    args = (params, tools.BOUNDS, tools.generators(8))
+    free = noise.run(tools.network(), x, y, *args)
+    np.testing.assert_allclose(np.linalg.norm((free - x).reshape(8, -1), axis=1), 2.5, rtol=1e-5)
+    one = noise.run(
+        tools.network(), x[3:4], y[3:4], params, tools.BOUNDS, tools.generators(1, first=3)
+    )
+    np.testing.assert_array_equal(one, free[3:4])
+    kept = craft(tools.network(), x, y, params, tools.BOUNDS, tools.generators(8))
+    np.testing.assert_array_equal(kept.x_adv, free.clip(0, 1))
+    assert (kept.l2 < 2.5).all()
