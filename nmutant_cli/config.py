@@ -20,6 +20,7 @@ from nmutant_cli.params import (
     DropRate,
     ErrorRate,
     Fraction,
+    Kind,
     Name,
     NetworkName,
     Number,
@@ -108,9 +109,7 @@ class Samples(Section):
 class Mutation(Section):
     """The random mutation operator (protocol, section 2)."""
 
-    kinds: Annotated[
-        tuple[Literal["light", "occlusion", "blackout"], ...], Field(min_length=1, max_length=3)
-    ] = ("light", "occlusion", "blackout")
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("light", "occlusion", "blackout")
     max_rectangle: PositiveInt = 3
     max_divisor: PositiveInt = 20
     amplitude: Positive = 1.0

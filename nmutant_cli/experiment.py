@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("nmutant")
 
-CODE = {"train": 1, "samples": 1, "kappa": 2, "detect": 1, "report": 2}
+CODE = {"train": 1, "samples": 1, "kappa": 2, "detect": 1, "report": 2, "compare": 1}
 """Version of each stage's code: raised when a change moves its numbers."""
 
 
@@ -108,7 +108,7 @@ class Experiment:
         settings = self.settings
         return Network(
             self.model_path(name).resolve(),
-            max_rectangle=settings.mutation.max_rectangle,
+            mutation=settings.mutation,
             clip=self.data.bounds if settings.mutation.clip else None,
             batch_size=settings.runtime.batch_size,
             stochastic=settings.model_settings(name).stochastic_inference,

@@ -11,10 +11,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from nmutant_cli.config import Mutation
 from nmutant_cli.errors import ModelError
 from nmutant_cli.models import JIT
-from nmutant_cli.mutations import Mutations, identity
-from nmutant_cli.types import Bounds, Images, Labels
+from nmutant_cli.mutations import WARPING, ImageShape, Mutations, identity, patch_side
+from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 
 SIZES = (250, 1000, 4000)
 """Batch sizes that are tried where the fastest is asked for."""
@@ -24,7 +25,8 @@ class Mutate(keras.layers.Layer):
     """Add a block of mutations to a block of images: `mutations.apply` on the device.
 
     Called with ``[images, corner (b, 4) int32: top, left, bottom, right, level (b,), patch
-    (b, m, m, c)]``, level and patch already multiplied with the step size.
+    (b, m, m, c)]``, level and patch already multiplied with the step size. Where images are warped
+    too, ``gain (b,)`` and ``affine (b, 8)``, as `keras.ops.image.affine_transform` has it, follow.
     """
 
     def __init__(self, clip: Bounds | None = None) -> None:
@@ -32,7 +34,13 @@ class Mutate(keras.layers.Layer):
         self._clip = clip
 
     def call(self, inputs: list[Any]) -> Any:
-        images, corners, level, patch = inputs
+        images, corners, level, patch = inputs[:4]
+        if len(inputs) > 4:
+            gain, affine = inputs[4:]
+            images = ops.image.affine_transform(
+                images, affine, fill_mode="nearest", data_format="channels_last"
+            )
+            images = images + gain[:, None, None, None] * (images - 0.5)
         _, rows, columns, _ = images.shape
         side = patch.shape[1]
         top, left, bottom, right = (corners[:, i : i + 1] for i in range(4))
@@ -51,6 +59,19 @@ class Mutate(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: list[Any]) -> Any:
         return input_shape[0]
+
+
+def arguments(m: Mutations, step_size: float, shape: ImageShape | None) -> list[AnyArray]:
+    """What `Mutate` takes besides the images; ``shape`` is theirs where they are warped too."""
+    step = np.float32(step_size)
+    corners = np.stack([m.top, m.left, m.top + m.height, m.left + m.width], axis=1)
+    adding = [corners, step * m.level, step * m.patch]
+    if shape is None:
+        return adding
+    # Keras counts columns first, and wants the two numbers of a perspective.
+    by_column = m.affine(step_size, shape)[:, ::-1][:, :, [1, 0, 2]].reshape(-1, 6)
+    affine = np.concatenate([by_column, np.zeros((len(m), 2), np.float32)], axis=1)
+    return [*adding, step * m.warp[:, 3], affine]
 
 
 class KeyedDropout(keras.layers.Layer):
@@ -99,7 +120,7 @@ class KerasLabel:
         model: keras.Model,
         step_size: float,
         *,
-        max_rectangle: int,
+        mutation: Mutation,
         clip: Bounds | None = None,
         batch_size: int = 1000,
         stochastic: bool = False,
@@ -107,7 +128,7 @@ class KerasLabel:
         self.batch_size, self.deterministic = batch_size, not stochastic
         self._step = np.float32(step_size)
         shape = model.input_shape[1:]
-        side = min(max_rectangle, *shape[:2])
+        side = patch_side(mutation, shape)
         inputs = [
             keras.Input(shape),
             keras.Input((4,), dtype="int32"),
@@ -115,7 +136,10 @@ class KerasLabel:
             keras.Input((side, side, shape[2])),
             keras.Input((), dtype="int32"),
         ]
-        mutated = Mutate(clip)(inputs[:4])
+        self._warps = not WARPING.isdisjoint(mutation.kinds)
+        warp = [keras.Input(()), keras.Input((8,))] if self._warps else []
+        mutated = Mutate(clip)(inputs[:4] + warp)
+        inputs += warp
         logits = _with_dropout(model, mutated, inputs[4]) if stochastic else model(mutated)
         label = ops.argmax(logits, axis=-1)
         self._side, self.image_shape = side, shape
@@ -130,10 +154,10 @@ class KerasLabel:
 
     def __call__(self, images: Images, mutations: Mutations) -> Labels:
         n, m = len(images), mutations
-        corners = np.stack([m.top, m.left, m.top + m.height, m.left + m.width], axis=1)
         room = self._side - m.patch.shape[1]
-        patch = np.pad(self._step * m.patch, ((0, 0), (0, room), (0, room), (0, 0)))
-        batch = [images, corners, self._step * m.level, patch, m.noise]
+        mutated = arguments(m, float(self._step), self.image_shape if self._warps else None)
+        mutated[2] = np.pad(mutated[2], ((0, 0), (0, room), (0, room), (0, 0)))
+        batch = [images, *mutated[:3], m.noise, *mutated[3:]]
         padding = self.batch_size - n
         if padding:
             batch = [np.concatenate([a, np.zeros((padding, *a.shape[1:]), a.dtype)]) for a in batch]

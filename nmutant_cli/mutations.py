@@ -13,6 +13,13 @@ Pei et al. 2017; the details are in the protocol, section 2). A kind is chosen w
 
 The mutated input is ``x + step_size * mutation``. Only what a kind needs is drawn: the sign of
 blackout's mean is a fair coin, since r is symmetric around zero.
+
+Kinds that the paper does not have, each growing with the step size as well (step size 1 is said):
+
+- gaussian: normal noise of standard deviation `SPREAD` on every value;
+- translation: the image is moved by up to a pixel each way, its edge going on outside;
+- rotation: it is turned around its middle by up to `DEGREES`;
+- contrast: its values are stretched around 1/2, and shifted, by up to `STRETCH`.
 """
 
 from __future__ import annotations
@@ -22,25 +29,38 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from nmutant_cli.config import Mutation
 from nmutant_cli.seeding import Name, stream
 from nmutant_cli.types import AnyArray, Bools, Bounds, Images
 
-LIGHT, OCCLUSION, BLACKOUT = range(3)
-KINDS = {"light": LIGHT, "occlusion": OCCLUSION, "blackout": BLACKOUT}
+LIGHT, OCCLUSION, BLACKOUT, GAUSSIAN, TRANSLATION, ROTATION, CONTRAST = range(7)
+KINDS = {
+    "light": LIGHT,
+    "occlusion": OCCLUSION,
+    "blackout": BLACKOUT,
+    "gaussian": GAUSSIAN,
+    "translation": TRANSLATION,
+    "rotation": ROTATION,
+    "contrast": CONTRAST,
+}
+WARPING = {"translation", "rotation", "contrast"}
+"""Kinds that do more than add something to an image."""
+SPREAD, DEGREES, STRETCH = 0.05, 2.0, 0.1
 
 ImageShape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Mutations:
-    """``n`` mutations. What is added to an image is ``level`` inside the rectangle plus ``patch``.
+    """``n`` mutations: ``level`` inside the rectangle and ``patch`` are added to a warped image.
 
     ``kind, top, left, height, width``: ``(n,)`` int32. ``level``: ``(n,)`` float32.
     ``patch``: ``(n, m, m, channels)`` float32, its corner at (top, left), zero outside the
     rectangle. ``noise``: ``(n,)`` int32, the key of the randomness of the network itself where it
-    has any (dropout left on at inference).
+    has any (dropout left on at inference). ``warp``: ``(n, 4)`` float32: rows and columns to move
+    by, radians to turn by, and by how much to stretch around 1/2; zero for none.
     """
 
     kind: NDArray[np.int32]
@@ -51,6 +71,7 @@ class Mutations:
     level: NDArray[np.float32]
     patch: NDArray[np.float32]
     noise: NDArray[np.int32]
+    warp: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -68,7 +89,16 @@ class Mutations:
     @property
     def is_identity(self) -> Bools:
         """Which mutations change no pixel, whatever the image: shape ``(n,)``."""
-        return (self.level == 0) & ~self.patch.any(axis=(1, 2, 3))
+        return (self.level == 0) & ~self.patch.any(axis=(1, 2, 3)) & ~self.warp.any(axis=1)
+
+    def affine(self, step_size: float, shape: ImageShape) -> NDArray[np.float32]:
+        """``(n, 2, 3)``: each place takes its value from ``M @ (row, column, 1)``."""
+        angle = step_size * self.warp[:, 2].astype(np.float64)
+        turn = np.stack([np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle)], axis=1)
+        turn = turn.reshape(-1, 2, 2)
+        middle = (np.array(shape[:2]) - 1) / 2
+        offset = middle - turn @ middle - step_size * self.warp[:, :2]
+        return np.concatenate([turn, offset[:, :, None]], axis=2).astype(np.float32)
 
 
 def identity(n: int, shape: ImageShape, max_rectangle: int = 1) -> Mutations:
@@ -83,7 +113,15 @@ def identity(n: int, shape: ImageShape, max_rectangle: int = 1) -> Mutations:
         level=np.zeros(n, np.float32),
         patch=np.zeros((n, max_rectangle, max_rectangle, shape[2]), np.float32),
         noise=zeros,
+        warp=np.zeros((n, 4), np.float32),
     )
+
+
+def patch_side(settings: Mutation, shape: ImageShape) -> int:
+    """How wide and high a ``patch`` is."""
+    if "gaussian" in settings.kinds:
+        return max(shape[:2])
+    return min(settings.max_rectangle, *shape[:2])
 
 
 def draw(rng: np.random.Generator, n: int, shape: ImageShape, settings: Mutation) -> Mutations:
@@ -98,19 +136,45 @@ def draw(rng: np.random.Generator, n: int, shape: ImageShape, settings: Mutation
     width = rng.integers(1, side + 1, size=n, dtype=np.int32)
     top = rng.integers(0, rows - height + 1, dtype=np.int32)
     left = rng.integers(0, columns - width + 1, dtype=np.int32)
-    top[light], left[light], height[light], width[light] = 0, 0, rows, columns
+    whole = np.isin(kind, (OCCLUSION, BLACKOUT), invert=True)
+    top[whole], left[whole], height[whole], width[whole] = 0, 0, rows, columns
     noise = rng.integers(0, 2**31, size=n, dtype=np.int32)
 
     level = np.zeros(n, np.float32)
     level[light] = _noise(rng, (len(light), rows * columns * channels), settings).mean(axis=1)
     level[blackout] = np.where(rng.random(len(blackout)) < 0.5, -1, 0)
 
-    patch = np.zeros((n, side, side, channels), np.float32)
+    room = patch_side(settings, shape)
+    patch = np.zeros((n, room, room, channels), np.float32)
     values = _noise(rng, (len(occlusion), side, side, channels), settings)
     inside = np.arange(side) < height[occlusion, None]
     across = np.arange(side) < width[occlusion, None]
-    patch[occlusion] = values * (inside[:, :, None] & across[:, None, :])[..., None]
-    return Mutations(kind, top, left, height, width, level, patch, noise)
+    patch[occlusion, :side, :side] = values * (inside[:, :, None] & across[:, None, :])[..., None]
+    warp = np.zeros((n, 4), np.float32)
+    _draw_further(rng, kind, shape, patch, level, warp)
+    return Mutations(kind, top, left, height, width, level, patch, noise, warp)
+
+
+def _draw_further(
+    rng: np.random.Generator,
+    kind: NDArray[np.int32],
+    shape: ImageShape,
+    patch: AnyArray,
+    level: AnyArray,
+    warp: AnyArray,
+) -> None:
+    """Fill in what the kinds need that the paper does not have."""
+    rows, columns, channels = shape
+    gaussian, moved, turned, stretched = (
+        np.flatnonzero(kind == k) for k in (GAUSSIAN, TRANSLATION, ROTATION, CONTRAST)
+    )
+    if len(gaussian):
+        size = (len(gaussian), rows, columns, channels)
+        patch[gaussian, :rows, :columns] = SPREAD * rng.standard_normal(size, dtype=np.float32)
+    warp[moved, :2] = rng.uniform(-1, 1, (len(moved), 2))
+    warp[turned, 2] = np.deg2rad(DEGREES) * rng.uniform(-1, 1, len(turned))
+    warp[stretched, 3] = STRETCH * rng.uniform(-1, 1, len(stretched))
+    level[stretched] = STRETCH * rng.uniform(-1, 1, len(stretched))
 
 
 def _noise(rng: np.random.Generator, size: tuple[int, ...], settings: Mutation) -> AnyArray:
@@ -131,11 +195,19 @@ def apply(
     mutated = np.array(images, np.float32)
     m = mutations
     step = np.float32(step_size)
+    affine = m.affine(step_size, mutated.shape[1:])
     for i in range(len(m)):
+        if m.kind[i] in (TRANSLATION, ROTATION):
+            turn, offset = affine[i, :, :2], affine[i, :, 2]
+            for channel in range(mutated.shape[3]):
+                mutated[i, ..., channel] = ndimage.affine_transform(
+                    mutated[i, ..., channel], turn, offset, order=1, mode="nearest"
+                )
+        mutated[i] += step * m.warp[i, 3] * (mutated[i] - np.float32(0.5))
         top, left, height, width = m.top[i], m.left[i], m.height[i], m.width[i]
         inside = (slice(top, top + height), slice(left, left + width))
         mutated[i][inside] += step * m.level[i]
-        if m.kind[i] == OCCLUSION:
+        if m.kind[i] in (OCCLUSION, GAUSSIAN):
             mutated[i][inside] += step * m.patch[i, :height, :width]
     return mutated if clip is None else mutated.clip(*clip)
 

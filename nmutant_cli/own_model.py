@@ -194,7 +194,7 @@ def labels_under(predict: Answer, mutation: Mutation, batch_size: int) -> Callab
             compiled = KerasLabel(
                 model,
                 1.0,
-                max_rectangle=mutation.max_rectangle,
+                mutation=mutation,
                 clip=clip,
                 batch_size=batch_size,
             )

@@ -55,14 +55,18 @@ def roc_table(
             values = by_set.get(slug, np.zeros(0))
             if slug == NORMAL:
                 continue
-            figures = _with_intervals(normal, values, rng)
+            figures = with_intervals(normal, values, rng)
             rows.append((dataset, step, title, len(values), *figures))
     names = ["auc", *(f"tpr_at_{100 * rate:g}" for rate in FALSE_ALARMS)]
     columns = [f"{name}_{end}" for name in names for end in ("percent", "low", "high")]
     return pd.DataFrame(rows, columns=["dataset", "step_size", "samples", "n", *columns])
 
 
-def _with_intervals(normal: Floats, adversarial: Floats, rng: np.random.Generator) -> list[float]:
+def with_intervals(normal: Floats, adversarial: Floats, rng: np.random.Generator) -> list[float]:
+    """AUC and the true positive rates at `FALSE_ALARMS`, in percent, each with its interval's ends.
+
+    Arguments are any scores, the higher the more adversarial; NaN where one is empty.
+    """
     if not (len(normal) and len(adversarial)):
         return [np.nan] * (3 * (1 + len(FALSE_ALARMS)))
     counts = _counts(normal, adversarial)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from nmutant_cli.config import Mutation
 from nmutant_cli.detection import detect
 from nmutant_cli.errors import ConfigError, ModelError
 from nmutant_cli.sensitivity import Label, Source, Subjects, tally
@@ -32,7 +33,7 @@ class Network:
     """A network file and how it labels mutated images; see `labelers.KerasLabel`."""
 
     path: Path
-    max_rectangle: int
+    mutation: Mutation
     clip: Bounds | None
     batch_size: int | Literal["auto"]
     stochastic: bool
@@ -48,7 +49,7 @@ class Network:
             return KerasLabel(
                 model,
                 1.0,
-                max_rectangle=self.max_rectangle,
+                mutation=self.mutation,
                 clip=self.clip,
                 batch_size=batch_size,
                 stochastic=self.stochastic,

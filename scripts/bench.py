@@ -90,7 +90,7 @@ def kappa(figures: Figures, name: str, model: Any, images: Any, rounds: int, cou
     """Mutations a second over images a second of the bare network at its best batch size."""
     many = np.resize(images, (max(BATCHES) * 2, *images.shape[1:]))
     batch = best_batch(model, many)
-    label = KerasLabel(model, 1.0, max_rectangle=3, batch_size=batch)
+    label = KerasLabel(model, 1.0, mutation=Mutation(), batch_size=batch)
     subjects = Subjects(label, images[:count])
     sources = [shared(images.shape[1:], 1000)] * count
     tally(subjects, sources[:1], 1000)
@@ -106,7 +106,7 @@ def kappa(figures: Figures, name: str, model: Any, images: Any, rounds: int, cou
 def detection(figures: Figures, model: Any, images: Any, batch: int, rounds: int) -> None:
     """Mutations that the decisions used a second, over the bare network, and over the loop."""
     many = np.resize(images, (500, *images.shape[1:]))
-    label = KerasLabel(model, 1.0, max_rectangle=3, batch_size=batch)
+    label = KerasLabel(model, 1.0, mutation=Mutation(), batch_size=batch)
     sources = [stream(many.shape[1:], i) for i in range(len(many))]
     some = slice(0, len(many), 100)
     compiled = models.logits_fn(model, 1)
@@ -165,7 +165,7 @@ def latency(figures: Figures, model: Any, images: Any, batch: int, rounds: int) 
 
 def growth(figures: Figures, model: Any, images: Any, batch: int, rounds: int) -> None:
     """Seconds and peak memory of kappa with 20 mutations for 100, 1,000 and 10,000 samples."""
-    label = KerasLabel(model, 1.0, max_rectangle=3, batch_size=batch)
+    label = KerasLabel(model, 1.0, mutation=Mutation(), batch_size=batch)
     sizes = (100, 1_000, 10_000)
     for _ in range(rounds):
         took = []

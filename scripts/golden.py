@@ -60,8 +60,7 @@ def measure(
         attacked = slug in settings.attack.sets
         images = from_8_bits(samples.image8) if attacked else samples.image
         shape = images.shape[1:]
-        side = settings.mutation.max_rectangle
-        label = KerasLabel(model, 1.0, max_rectangle=side, batch_size=batch_size)
+        label = KerasLabel(model, 1.0, mutation=settings.mutation, batch_size=batch_size)
 
         def stream(*names: str | int, shape: tuple[int, ...] = shape) -> MutationStream:
             return MutationStream(shape, settings.mutation, settings.seed, "golden", *names)  # type: ignore[arg-type]

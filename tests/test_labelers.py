@@ -9,7 +9,7 @@ import pytest
 from nmutant_cli import labelers
 from nmutant_cli.config import Mutation
 from nmutant_cli.errors import ModelError
-from nmutant_cli.labelers import KerasLabel, Mutate
+from nmutant_cli.labelers import KerasLabel, Mutate, arguments
 from nmutant_cli.mutations import MutationStream, apply, draw, identity
 from nmutant_cli.networks import NETWORKS, initialize
 from nmutant_cli.types import Bounds
@@ -24,10 +24,33 @@ def test_the_layer_mutates_as_the_reference_does(shape, rectangle, clip):
     rng = np.random.default_rng(2)
     images = rng.random((90, *shape), dtype=np.float32)
     m = draw(rng, 90, shape, Mutation(max_rectangle=rectangle, amplitude=4))
-    step = np.float32(5)
-    corners = np.stack([m.top, m.left, m.top + m.height, m.left + m.width], axis=1)
-    mutated = Mutate(clip)([images, corners, step * m.level, step * m.patch])
+    mutated = Mutate(clip)([images, *arguments(m, 5, None)])
     np.testing.assert_allclose(np.asarray(mutated), apply(images, m, 5, clip), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["gaussian", "translation", "rotation", "contrast"])
+@pytest.mark.parametrize("step", [1.0, 6.0])
+def test_the_layer_mutates_as_the_reference_does_by_further_kinds(kind, shape, step):
+    rng = np.random.default_rng(2)
+    images = rng.random((60, *shape), dtype=np.float32)
+    drawn = draw(rng, 60, shape, Mutation(kinds=(kind, "occlusion")))
+    mutated = np.asarray(Mutate()([images, *arguments(drawn, step, shape)]))
+    expected = apply(images, drawn, step)
+    np.testing.assert_allclose(mutated, expected, atol=2e-4)
+    assert np.abs(expected - images).max() > 0.01
+
+
+def test_warped_images_get_the_labels_of_the_reference():
+    model, wanted = network("mnist", (28, 28, 1)), Mutation(kinds=("rotation", "light"))
+    rng = np.random.default_rng(3)
+    images = rng.random((80, 28, 28, 1), dtype=np.float32)
+    drawn = draw(rng, 80, (28, 28, 1), wanted)
+    found = KerasLabel(model, 4.0, mutation=wanted, batch_size=100)(images, drawn)
+    logits = np.asarray(model(apply(images, drawn, 4.0)))
+    clear = np.diff(np.sort(logits, axis=1)[:, -2:])[:, 0] > 1e-3
+    assert clear.mean() > 0.9
+    assert (found == logits.argmax(axis=1))[clear].all()
 
 
 def network(name, shape, **options):
@@ -44,7 +67,7 @@ def test_labels_are_those_of_the_network_on_the_reference_mutations(name, shape)
     rng = np.random.default_rng(3)
     images = rng.random((150, *shape), dtype=np.float32)
     drawn = draw(rng, 150, shape, Mutation())
-    label = KerasLabel(model, 1.0, max_rectangle=3, batch_size=64)
+    label = KerasLabel(model, 1.0, mutation=Mutation(), batch_size=64)
     for step in (1.0, 5.0):
         logits = np.sort(np.asarray(model(apply(images, drawn, step))), axis=1)
         clear = logits[:, -1] - logits[:, -2] > 1e-4
@@ -63,7 +86,7 @@ def test_dropout_left_on_depends_on_the_key_alone():
     images = rng.random((24, 32, 32, 3), dtype=np.float32)
     drawn = MutationStream((32, 32, 3), Mutation(), 0, "x").take(0, 24)
     stochastic = [
-        KerasLabel(model, 1.0, max_rectangle=3, batch_size=size, stochastic=True)
+        KerasLabel(model, 1.0, mutation=Mutation(), batch_size=size, stochastic=True)
         for size in (24, 7)
     ]
     assert not stochastic[0].deterministic
@@ -73,7 +96,7 @@ def test_dropout_left_on_depends_on_the_key_alone():
         [stochastic[1](images[order[i : i + 7]], drawn[order[i : i + 7]]) for i in range(0, 24, 7)]
     )
     assert (parts == whole[order]).mean() > 0.9
-    plain = KerasLabel(model, 1.0, max_rectangle=3, batch_size=24)
+    plain = KerasLabel(model, 1.0, mutation=Mutation(), batch_size=24)
     assert (plain(images, drawn) != whole).any(), "dropout is on"
 
 
@@ -96,13 +119,13 @@ def test_networks_that_cannot_keep_dropout_on_are_refused():
     x = keras.Input((8, 8, 1))
     functional = keras.Model(x, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
     with pytest.raises(ModelError, match="stochastic_inference"):
-        KerasLabel(functional, 1.0, max_rectangle=3, stochastic=True)
+        KerasLabel(functional, 1.0, mutation=Mutation(), stochastic=True)
 
 
 def test_the_label_of_the_image_itself():
     model = network("mnist", (28, 28, 1))
     images = np.random.default_rng(3).random((10, 28, 28, 1), dtype=np.float32)
-    label = KerasLabel(model, 1.0, max_rectangle=3, batch_size=16)
+    label = KerasLabel(model, 1.0, mutation=Mutation(), batch_size=16)
     expected = np.asarray(model(images)).argmax(axis=1)
     assert (label(images, identity(10, (28, 28, 1))) == expected).all()
 

@@ -9,8 +9,12 @@ from scipy import stats
 from nmutant_cli.config import Mutation
 from nmutant_cli.mutations import (
     BLACKOUT,
+    DEGREES,
+    KINDS,
     LIGHT,
     OCCLUSION,
+    SPREAD,
+    STRETCH,
     Mutations,
     MutationStream,
     apply,
@@ -138,3 +142,67 @@ def test_identity_changes_nothing():
     assert nothing.is_identity.all()
     images = np.random.default_rng(0).random((3, 8, 8, 3), np.float32)
     assert (apply(images, nothing, 10) == images).all()
+
+
+def one_kind(kind, n=50, shape=SHAPE, seed=0):
+    return draw(np.random.default_rng(seed), n, shape, Mutation(kinds=(kind,)))
+
+
+def test_further_kinds_leave_the_draws_of_the_published_ones_alone():
+    """Kinds are drawn after what was there before, so that no published number moves."""
+    drawn = draw(np.random.default_rng(3), 200, SHAPE, Mutation())
+    assert not drawn.warp.any()
+    assert drawn.patch.shape[1:3] == (3, 3)
+
+
+def test_gaussian_noise_has_its_spread_on_every_value():
+    added = dense(one_kind("gaussian", 300, (12, 9, 3)), (12, 9, 3))
+    assert stats.kstest(added.ravel()[:20_000] / SPREAD, "norm").pvalue > 1e-4
+    assert np.abs(np.corrcoef(added[:, 0, 0, 0], added[:, 0, 0, 1])[0, 1]) < 0.25
+
+
+def test_a_translation_by_whole_pixels_moves_the_pixels_and_repeats_the_edge():
+    drawn = one_kind("translation", 1)
+    images = np.random.default_rng(0).random((1, *SHAPE), np.float32)
+    warp = np.array([[1, -2, 0, 0]], np.float32)
+    moved = apply(images, Mutations(**{**vars(drawn), "warp": warp}), 1.0)
+    rows, columns = np.arange(28) - 1, np.arange(28) + 2
+    expected = images[0][rows.clip(0)][:, columns.clip(None, 27)]
+    np.testing.assert_allclose(moved[0], expected, atol=1e-6)
+
+
+def test_a_quarter_turn_is_that_of_numpy():
+    drawn = one_kind("rotation", 1)
+    images = np.random.default_rng(0).random((1, *SHAPE), np.float32)
+    warp = np.array([[0, 0, np.pi / 2, 0]], np.float32)
+    turned = apply(images, Mutations(**{**vars(drawn), "warp": warp}), 1.0)[0]
+    # At the very edge a rounding error asks for what lies outside.
+    inner = np.s_[1:-1, 1:-1]
+    candidates = [np.rot90(images[0], k) for k in (1, 3)]
+    assert any(np.allclose(turned[inner], c[inner], atol=1e-4) for c in candidates)
+
+
+@pytest.mark.parametrize("step", [0.5, 4.0])
+def test_contrast_is_a_straight_line_through_the_values(step):
+    images = np.random.default_rng(0).random((30, *SHAPE), np.float32)
+    drawn = one_kind("contrast", 30)
+    changed = apply(images, drawn, step)
+    for before, after, m in zip(images, changed, range(30), strict=True):
+        gain, level = step * drawn.warp[m, 3], step * drawn.level[m]
+        np.testing.assert_allclose(after, before + gain * (before - 0.5) + level, atol=1e-5)
+    assert np.abs(drawn.warp[:, 3]).max() <= STRETCH
+
+
+def test_how_far_images_are_moved_and_turned():
+    moved, turned = one_kind("translation", 2000), one_kind("rotation", 2000)
+    for values, most in (
+        (moved.warp[:, 0], 1),
+        (moved.warp[:, 1], 1),
+        (turned.warp[:, 2], np.deg2rad(DEGREES)),
+    ):
+        assert stats.kstest(values / most, "uniform", (-1, 2)).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "blackout"])
+def test_only_a_blackout_is_ever_nothing(kind):
+    assert not one_kind(kind, 200).is_identity.any()

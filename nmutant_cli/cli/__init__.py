@@ -16,6 +16,7 @@ COMMANDS = {
     "measure-kappa": "measure_kappa",
     "detect": "detect",
     "report": "report",
+    "compare": "compare",
     "run": "run",
     "plan": "plan",
     "estimate": "estimate",

@@ -1,0 +1,30 @@
+"""Detectors to compare, by name. Each is one file; see `contract`.
+
+Importing this package imports Keras.
+"""
+
+from __future__ import annotations
+
+from nmutant_cli.detectors import kappa
+from nmutant_cli.detectors.contract import Candidate, Guarded
+from nmutant_cli.detectors.lid import LID
+from nmutant_cli.detectors.mutated_models import MutatedModels
+from nmutant_cli.detectors.scores import Margin, Softmax
+from nmutant_cli.detectors.squeezing import Squeezing
+
+DETECTORS: dict[str, type[Candidate]] = {
+    "kappa": kappa.Kappa,
+    "kappa_calibrated": kappa.Calibrated,
+    "occlusion": kappa.LargerOcclusion,
+    "gaussian": kappa.Gaussian,
+    "translation": kappa.Translation,
+    "rotation": kappa.Rotation,
+    "contrast": kappa.Contrast,
+    "softmax": Softmax,
+    "margin": Margin,
+    "squeezing": Squeezing,
+    "models": MutatedModels,
+    "lid": LID,
+}
+
+__all__ = ["DETECTORS", "Candidate", "Guarded"]

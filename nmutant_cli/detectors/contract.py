@@ -14,7 +14,7 @@ import numpy as np
 from nmutant_cli.config import Compare, Mutation
 from nmutant_cli.models import logits_fn
 from nmutant_cli.seeding import Name, stream
-from nmutant_cli.types import AnyArray, Floats, Images, Labels
+from nmutant_cli.types import AnyArray, Bounds, Floats, Images, Labels
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Guarded:
     step_size: float
     """The step size at which the config detects."""
     seed: int
+    clip: Bounds | None = None
+    """What mutated images are clipped to, if the config has it."""
     batch_size: int = 1000
 
     @cached_property
@@ -67,6 +69,8 @@ class Candidate(Protocol):
     """What it must be told of the network; ``labels`` is the least."""
     supervised: ClassVar[bool]
     """Whether it learns from adversarial images."""
+
+    def __init__(self, guarded: Guarded) -> None: ...
 
     def fit(self, clean: Images, known: Images) -> None:
         """Learn from ``clean`` images, float32 ``(n, h, w, c)``, that are used for nothing else.

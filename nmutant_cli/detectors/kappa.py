@@ -1,0 +1,131 @@
+"""The sensitivity kappa(x) as a score, under the config's mutations or under other ones.
+
+Labels are all it needs. The mutations of an image are keyed by what it shows.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from nmutant_cli.calibrating import changes_of, streams
+from nmutant_cli.config import Mutation
+from nmutant_cli.detectors.contract import Candidate, Guarded
+from nmutant_cli.labelers import KerasLabel
+from nmutant_cli.types import Bools, Floats, Images
+
+GRID = tuple(float(step) for step in 2.0 ** (np.arange(-6, 13) / 2))
+"""Step sizes that are tried: each the square root of two times the one before."""
+ENOUGH = 200
+"""Images on which a step size is looked at."""
+
+
+class Kappa(Candidate):
+    """kappa under the config's mutations at its step size (section 4)."""
+
+    title: ClassVar[str] = "kappa, as configured"
+    needs: ClassVar[Literal["labels"]] = "labels"
+    supervised: ClassVar[bool] = False
+
+    def __init__(self, guarded: Guarded) -> None:
+        self._guarded = guarded
+        self.mutations = guarded.settings.mutations
+        self.mutation = self.operator(guarded)
+        self.step_size = guarded.step_size
+        self._label = KerasLabel(
+            guarded.model,
+            1.0,
+            mutation=self.mutation,
+            clip=guarded.clip,
+            batch_size=guarded.batch_size,
+        )
+
+    def operator(self, guarded: Guarded) -> Mutation:
+        """What is drawn."""
+        return guarded.mutation
+
+    def fit(self, clean: Images, known: Images) -> None:
+        """Nothing: the step size is the config's."""
+
+    def changes(self, images: Images) -> Bools:
+        """Whether each mutation changes an image's label: ``(n, mutations)``."""
+        return self._changes(images, self.step_size)
+
+    def score(self, images: Images) -> Floats:
+        return self.changes(images).mean(axis=1)
+
+    @property
+    def passes(self) -> float:
+        return self.mutations + 1
+
+    def _changes(self, images: Images, step_size: float) -> Bools:
+        guarded = self._guarded
+        sources = streams(images, self.mutation, guarded.seed, "compare")
+        return changes_of(self._label.at(step_size), images, sources, self.mutations)
+
+
+class Calibrated(Kappa):
+    """kappa at the largest step size of `GRID` that leaves clean images mostly alone.
+
+    That is where their mean kappa is at most ``compare.clean_kappa``; the smallest one where none
+    does. Steps are tried from the smallest up: beyond the first that goes too far none is tried.
+    """
+
+    title = "kappa, calibrated step"
+
+    def fit(self, clean: Images, known: Images) -> None:
+        images = clean[:ENOUGH]
+        self.step_size = GRID[0]
+        for step in GRID:
+            if self._changes(images, step).mean() > self._guarded.settings.clean_kappa:
+                break
+            self.step_size = step
+
+
+class LargerOcclusion(Calibrated):
+    """Rectangles of up to a third of the image, filled with noise or blacked out."""
+
+    title = "kappa, larger occlusion"
+
+    def operator(self, guarded: Guarded) -> Mutation:
+        side = min(guarded.model.input_shape[1:3]) // 3
+        return guarded.mutation.model_copy(
+            update={"kinds": ("occlusion", "blackout"), "max_rectangle": side}
+        )
+
+
+class Gaussian(Calibrated):
+    """Normal noise on every value."""
+
+    title = "kappa, Gaussian noise"
+
+    def operator(self, guarded: Guarded) -> Mutation:
+        return Mutation(kinds=("gaussian",))
+
+
+class Translation(Calibrated):
+    """The image moved by parts of a pixel and more."""
+
+    title = "kappa, translation"
+
+    def operator(self, guarded: Guarded) -> Mutation:
+        return Mutation(kinds=("translation",))
+
+
+class Rotation(Calibrated):
+    """The image turned around its middle."""
+
+    title = "kappa, rotation"
+
+    def operator(self, guarded: Guarded) -> Mutation:
+        return Mutation(kinds=("rotation",))
+
+
+class Contrast(Calibrated):
+    """Brightness and contrast."""
+
+    title = "kappa, brightness and contrast"
+
+    def operator(self, guarded: Guarded) -> Mutation:
+        return Mutation(kinds=("contrast",))

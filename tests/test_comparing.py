@@ -1,0 +1,118 @@
+"""Detectors side by side: the tables' figures by hand, and the whole command at a tiny size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import nmutant, options
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nmutant_cli.comparison import changes_in, needed, read_table, threshold
+
+SMALL = (
+    "compare.clean=400",
+    "compare.mutations=10",
+    "attack.attempts=24",
+    "samples.normal=24",
+    "attack.sets.bb=null",
+)
+
+
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=60), st.sampled_from([0.01, 0.05, 0.3]))
+def test_not_more_than_the_promised_share_lies_above_the_threshold(scores, rate):
+    clean = np.array(scores, float)
+    limit = threshold(clean, rate)
+    assert (clean > limit).sum() <= rate * len(clean) + 1e-9
+    # Lower it to the next score that occurs, and it would be more.
+    lower = clean[clean < limit].max(initial=-np.inf)
+    assert (clean > lower).sum() > rate * len(clean) - 1e-9
+
+
+def test_a_threshold_by_hand():
+    clean = np.array([0, 0, 1, 2, 3, 4, 5, 6, 7, 8.0] * 10)
+    assert threshold(clean, 0.01) == 8
+    assert threshold(clean, 0.1) == 7
+    assert threshold(clean, 0.05) == 8, "8 is shared by a tenth"
+
+
+@given(
+    st.lists(st.booleans(), min_size=1, max_size=25),
+    st.floats(0, 1),
+)
+def test_asking_ends_when_the_answer_is_settled(changes, limit):
+    m = len(changes)
+    most = int(limit * m + 1e-9)
+    n = needed(np.array([changes]), limit)[0]
+    for read in range(1, m + 1):
+        seen = sum(changes[:read])
+        settled = seen > most or seen + (m - read) <= most
+        assert settled == (read >= n)
+        if settled:
+            break
+    assert (seen > most) == (sum(changes) > most)
+
+
+def test_changes_come_back_from_their_text():
+    changes = np.random.default_rng(0).random((5, 13)) < 0.4
+    text = [row.tobytes().hex() for row in np.packbits(changes, axis=1)]
+    assert (changes_in(pd.DataFrame({"changes": text}), 13) == changes).all()
+    assert changes_in(pd.DataFrame({"score": [1.0]}), 13) is None
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare")
+    return folder, nmutant("compare", *options(folder, *SMALL))
+
+
+def test_every_detector_meets_every_set(run):
+    folder, outcome = run
+    assert outcome.code == 0, outcome.stderr
+    table = read_table(folder / "comparison.csv")
+    assert table["detector"].nunique() == 12
+    assert set(table["samples"]) == {"FGSM", "C&W", "JSMA", "WL"}
+    assert len(table) == 12 * 4 * 2
+    for key in ("auc", "tpr_at_1", "tpr_at_5"):
+        low, value, high = (table[f"{key}_{end}"] for end in ("low", "percent", "high"))
+        assert ((low <= value) & (value <= high))[table["n"] > 0].all()
+    assert table.loc[table["n"] == 0, "auc_percent"].isna().all()
+    assert set(table.loc[table["learnt_from"] != "", "detector"]) == {"LID (supervised)"}
+    costs = pd.read_csv(folder / "costs.csv")
+    assert (costs["passes"] >= 1).all()
+    assert (costs["times_a_forward_pass"] > 0).all()
+    assert "kappa, Gaussian noise" in outcome.stdout
+    assert (folder / "figures" / "comparison.png").stat().st_size > 10_000
+
+
+def test_scores_are_there_for_every_sample_and_for_clean_images_besides(run):
+    folder, _ = run
+    scores = pd.read_csv(folder / "compare" / "squeezing-base.csv")
+    assert (scores["samples"] == "clean").sum() == 200
+    normal = scores[scores["samples"] == "normal"]
+    assert len(normal) == 24
+    assert scores["score"].between(0, 2).all()
+
+
+def test_a_second_start_makes_nothing_again_and_another_folder_gives_the_same(run, tmp_path):
+    folder, _ = run
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.csv")}
+    assert nmutant("compare", *options(folder, *SMALL)).code == 0
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.csv")} == before
+    few = (*SMALL, "compare.detectors=[lid, gaussian, models]")
+    assert nmutant("compare", *options(tmp_path, *few)).code == 0
+    for name in ("lid", "gaussian", "models"):
+        file = f"compare/{name}-base.csv"
+        assert (tmp_path / file).read_bytes() == (folder / file).read_bytes()
+
+
+def test_mistakes_in_one_line(run):
+    folder, _ = run
+    error = nmutant("compare", *options(folder, *SMALL, "compare.clean=900")).error
+    assert error.startswith("compare.clean: 900 asked for, ")
+    error = nmutant("compare", *options(folder, "compare.detectors=[kapa]")).error
+    assert "compare.detectors" in error
+    assert "kapa" in error
+    error = nmutant("compare", *options(folder, "compare.known=fgms")).error
+    assert error.endswith("did you mean 'fgsm'?")
