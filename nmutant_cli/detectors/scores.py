@@ -1,0 +1,46 @@
+"""What the network's own scores say: an image that it is unsure of is suspect."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nmutant_cli.detectors.contract import Candidate, Guarded
+from nmutant_cli.types import Floats, Images
+
+
+class Softmax(Candidate):
+    """``1 - max softmax`` (Hendrycks and Gimpel 2017, arXiv 1610.02136), in [0, 1)."""
+
+    title = "maximum softmax"
+    needs = "scores"
+    supervised = False
+    passes = 1.0
+
+    def __init__(self, guarded: Guarded) -> None:
+        self._guarded = guarded
+
+    def fit(self, clean: Images, known: Images) -> None:
+        """Nothing to learn."""
+
+    def score(self, images: Images) -> Floats:
+        # The sum of the others: 1 - max is rounded to 0 for every image the network is sure of.
+        return np.sort(self._guarded.softmax(images), axis=1)[:, :-1].sum(axis=1)
+
+
+class Margin(Candidate):
+    """Second largest logit less the largest, in logits: 0 on the decision boundary."""
+
+    title = "logit margin"
+    needs = "scores"
+    supervised = False
+    passes = 1.0
+
+    def __init__(self, guarded: Guarded) -> None:
+        self._guarded = guarded
+
+    def fit(self, clean: Images, known: Images) -> None:
+        """Nothing to learn."""
+
+    def score(self, images: Images) -> Floats:
+        logits = np.sort(self._guarded.logits(images).astype(np.float64), axis=1)
+        return logits[:, -2] - logits[:, -1]

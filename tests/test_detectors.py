@@ -1,0 +1,268 @@
+"""The detectors that are compared: the contract, and each against a literal version of itself."""
+
+from __future__ import annotations
+
+import warnings
+
+import attack_tools as tools
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from keras import layers
+from sklearn.metrics import roc_auc_score
+
+from nmutant_cli.config import Compare, Mutation
+from nmutant_cli.detectors import mutated_models
+from nmutant_cli.detectors.contract import Guarded
+from nmutant_cli.detectors.lid import LID, LIMIT, lid
+from nmutant_cli.detectors.mutated_models import AGREEMENT, RATES, MutatedModels, fuzzed
+from nmutant_cli.detectors.scores import Margin, Softmax
+from nmutant_cli.detectors.squeezing import Squeezing, reduce_depth, smooth
+from nmutant_cli.errors import DataError, ModelError
+from nmutant_cli.networks import initialize
+
+KINDS = (Softmax, Margin, Squeezing, MutatedModels, LID)
+MUTATIONS = 12
+CLEAN, ASKED = tools.images(300)[:220], tools.images(300)[220:]
+
+
+def network(channels=1):
+    """Of every layer that our networks have, with random weights that no other test sees."""
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, channels)),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Flatten(),
+            layers.Dense(12, activation="relu"),
+            layers.Dropout(0.5),
+            layers.Dense(5),
+        ]
+    )
+    initialize(model, np.random.default_rng(channels), "paper")
+    return model
+
+
+def guard(model=None, seed=1, batch_size=100):
+    settings = Compare(mutations=MUTATIONS)
+    return Guarded(model or network(), settings, Mutation(), 1.0, seed, batch_size)
+
+
+def known(n=20):
+    """Stripes, which are far from `tools.images`."""
+    images = np.zeros((n, 8, 8, 1), np.float32)
+    images[:, ::2] = np.linspace(0.5, 1, n, dtype=np.float32)[:, None, None, None]
+    return images
+
+
+def fitted(kind, **options):
+    detector = kind(guard(**options))
+    detector.fit(CLEAN, known())
+    return detector
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_score_is_finite_and_hangs_on_its_image_alone(kind):
+    detector = fitted(kind)
+    found = detector.score(ASKED)
+    assert found.shape == (80,)
+    assert found.dtype == np.float64
+    assert np.isfinite(found).all()
+    assert len(set(found)) > 1
+    order = np.random.default_rng(0).permutation(80)
+    for part in (order, order[:7], [3], np.tile(order, 3)):
+        np.testing.assert_allclose(detector.score(ASKED[part]), found[part], rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(detector.score(ASKED), found)
+    np.testing.assert_array_equal(fitted(kind).score(ASKED), found)
+    assert detector.score(ASKED[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_network_and_the_images_stay_as_they_are(kind):
+    model, images = network(), ASKED.copy()
+    before = model.get_weights()
+    fitted(kind, model=model).score(images)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    np.testing.assert_array_equal(images, ASKED)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_passes_are_those_that_a_score_takes(kind, monkeypatch):
+    detector, asked = fitted(kind), []
+    predict = keras.Model.predict_on_batch
+    monkeypatch.setattr(
+        keras.Model, "predict_on_batch", lambda *args: asked.append(1) or predict(*args)
+    )
+    detector.score(CLEAN[:100])  # one batch
+    assert len(asked) == detector.passes
+
+
+def test_softmax_and_margin_are_those_of_the_logits():
+    guarded = guard()
+    guarded.__dict__["logits"] = lambda images: np.log(
+        [[0.7, 0.1, 0.2], [0.25, 0.5, 0.25]], dtype=np.float32
+    )
+    np.testing.assert_allclose(Softmax(guarded).score(ASKED), [0.3, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(Margin(guarded).score(ASKED), [-np.log(3.5), -np.log(2)], rtol=1e-6)
+
+
+def test_softmax_tells_apart_images_that_the_network_is_sure_of():
+    guarded = guard()
+    guarded.__dict__["logits"] = lambda images: np.array([[50, 0], [60, 0]], np.float32)
+    np.testing.assert_allclose(Softmax(guarded).score(ASKED), np.exp([-50.0, -60.0]))
+
+
+pixels = arrays(np.float32, (2, 5, 4, 3), elements=st.integers(0, 255).map(lambda p: p / 255))
+
+
+@settings(max_examples=30, deadline=None)
+@given(pixels, st.sampled_from([1, 5]))
+def test_squeezers_are_the_literal_ones(images, bits):
+    found = smooth(images)
+    for n, i, j, c in np.ndindex(images.shape):
+        window = [images[n, max(i - a, 0), max(j - b, 0), c] for a in (0, 1) for b in (0, 1)]
+        assert found[n, i, j, c] == sorted(window)[2]
+    levels = np.linspace(0, 1, 2**bits)
+    nearest = levels[np.abs(images[..., None] - levels).argmin(axis=-1)]
+    np.testing.assert_allclose(reduce_depth(images, bits), nearest, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_squeezers_are_those_of_art(channels):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        art = pytest.importorskip("art.defences.preprocessor")
+    images = tools.images(20, channels)
+    np.testing.assert_array_equal(smooth(images), art.SpatialSmoothing(window_size=2)(images)[0])
+    for bits in (1, 5):
+        theirs = art.FeatureSqueezing(clip_values=(0, 1), bit_depth=bits)(images)[0]
+        np.testing.assert_allclose(reduce_depth(images, bits), theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("channels", "bits"), [(1, 1), (3, 5)])
+def test_squeezing_takes_the_larger_distance(channels, bits):
+    guarded, images = guard(network(channels)), tools.images(30, channels)
+    expected = [
+        max(
+            np.abs(guarded.softmax(x) - guarded.softmax(squeeze(x))).sum()
+            for squeeze in (smooth, lambda x: reduce_depth(x, bits))
+        )
+        for x in np.split(images, 30)
+    ]
+    np.testing.assert_allclose(Squeezing(guarded).score(images), expected, rtol=1e-4)
+
+
+def test_fuzzing_adds_noise_in_proportion_to_each_tensor():
+    weights = [np.full((50, 40), 3, np.float32), np.linspace(-5, 5, 4000, dtype=np.float32)]
+    constant, spread = fuzzed(weights, 0.2, np.random.default_rng(0))
+    np.testing.assert_array_equal(constant, weights[0])
+    assert spread.dtype == np.float32
+    noise = spread - weights[1]
+    assert noise.mean() == pytest.approx(0, abs=0.03)
+    assert noise.std() == pytest.approx(0.2 * weights[1].std(), rel=0.05)
+
+
+def test_mutated_networks_are_the_good_ones_at_the_largest_rate(monkeypatch):
+    model = network()
+    detector = fitted(MutatedModels, model=model)
+    assert [mutant.number for mutant in detector.mutants] == list(range(MUTATIONS))
+    assert ((1 - detector.changes(CLEAN).mean(axis=0)) >= AGREEMENT).all()
+    changes = detector.changes(ASKED)
+    assert changes.dtype == bool
+    np.testing.assert_array_equal(detector.score(ASKED), changes.sum(axis=1) / MUTATIONS)
+
+    # Each by hand, on a copy of its own.
+    guarded, other = guard(model), keras.models.clone_model(model)
+    for mutant, changed in zip(detector.mutants, changes.T, strict=True):
+        rng = guarded.stream("models", mutant.number, mutant.attempt)
+        other.set_weights(fuzzed(model.get_weights(), mutant.rate, rng))
+        np.testing.assert_array_equal(
+            tools.labels(other, ASKED) != tools.labels(model, ASKED), changed
+        )
+
+    (rate,) = {mutant.rate for mutant in detector.mutants}
+    assert rate < RATES[0]
+    monkeypatch.setattr(mutated_models, "RATES", RATES[: RATES.index(rate)])
+    with pytest.raises(ModelError, match="no mutant agrees on 90% of the clean images"):
+        fitted(MutatedModels, model=model)
+
+
+def test_a_mutant_that_is_not_good_is_drawn_again(monkeypatch):
+    monkeypatch.setattr(mutated_models, "RATES", (0.07,))
+    monkeypatch.setattr(mutated_models, "PROBES", 0)
+    detector = fitted(MutatedModels)
+    assert any(mutant.attempt for mutant in detector.mutants)
+    assert ((1 - detector.changes(CLEAN).mean(axis=0)) >= AGREEMENT).all()
+
+
+def test_another_seed_draws_other_mutants():
+    changes = [fitted(MutatedModels, seed=seed).changes(ASKED) for seed in (1, 2)]
+    assert (changes[0] != changes[1]).any()
+
+
+def literal_lid(points, reference, k):
+    found = []
+    for point in points.astype(np.float64):
+        distances = []
+        for other in reference.astype(np.float64):
+            distance = np.sqrt(((point - other) ** 2).sum())
+            if distance > 0:
+                distances.append(distance)
+        nearest = sorted(distances)[:k]
+        found.append(-k / sum(np.log(r / nearest[-1]) for r in nearest))
+    return found
+
+
+@pytest.mark.parametrize("k", [2, 20])
+def test_lid_is_the_literal_one(k):
+    rng = np.random.default_rng(0)
+    points, reference = (rng.standard_normal((n, 7)).astype(np.float32) for n in (30, 100))
+    points[:3] = reference[:3]
+    np.testing.assert_allclose(lid(points, reference, k), literal_lid(points, reference, k))
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 5])
+def test_lid_is_the_dimension(dimension):
+    rng = np.random.default_rng(0)
+    flat = np.zeros((20_000, 10))
+    flat[:, :dimension] = rng.random((20_000, dimension))
+    inside = np.abs(flat[:, :dimension] - 0.5).max(axis=1) < 0.2
+    found = lid(flat[inside][:200], flat, 100)
+    assert found.mean() == pytest.approx(dimension, rel=0.1)
+
+
+def test_lid_is_finite_where_distances_say_nothing():
+    cross = np.concatenate([np.eye(20), -np.eye(20)])
+    assert lid(np.zeros((1, 20)), cross).tolist() == [LIMIT]
+    assert lid(np.zeros((2, 3)), np.zeros((30, 3))).tolist() == [0, 0]
+    mostly_here = np.repeat([0.0, 1, 2], [15, 10, 5])[:, None]
+    assert lid(np.zeros((1, 1)), mostly_here).tolist() == [0], "15 others are not 20"
+
+
+def test_lid_looks_at_each_layer_and_learns_what_is_adversarial():
+    model = network()
+    detector, order = fitted(LID, model=model), guard().stream("lid", "reference").permutation(220)
+    found = detector._features(ASKED)
+    for column, layer in zip(found.T, (0, 1, 3, 5), strict=True):  # no Flatten, no Dropout
+        upto = keras.Sequential(model.layers[: layer + 1])
+        points, reference = (
+            np.asarray(upto.predict_on_batch(x)).reshape(len(x), -1)
+            for x in (ASKED, CLEAN[order[:100]])
+        )
+        np.testing.assert_allclose(column, literal_lid(points, reference, 20), rtol=1e-4)
+    scores = detector.score(np.concatenate([ASKED, known(31)]))
+    assert roc_auc_score(np.repeat([0, 1], [80, 31]), scores) > 0.85
+
+
+def test_lid_needs_images():
+    for clean, adversarial, said in (
+        (CLEAN[:199], known(), "199 clean images, needs 200"),
+        (CLEAN, known(9), "9 known images, needs 10"),
+    ):
+        with pytest.raises(DataError, match=said):
+            LID(guard()).fit(clean, adversarial)
