@@ -17,8 +17,8 @@ from nmutant_cli.types import Bools, Floats, Images
 
 GRID = tuple(float(step) for step in 2.0 ** (np.arange(-6, 13) / 2))
 """Step sizes that are tried: each the square root of two times the one before."""
-ENOUGH = 200
-"""Images on which a step size is looked at."""
+ENOUGH = 100
+"""Images on which a step size is looked at, and mutations of each."""
 
 
 class Kappa(Candidate):
@@ -50,7 +50,7 @@ class Kappa(Candidate):
 
     def changes(self, images: Images) -> Bools:
         """Whether each mutation changes an image's label: ``(n, mutations)``."""
-        return self._changes(images, self.step_size)
+        return self._changes(images, self.step_size, self.mutations)
 
     def score(self, images: Images) -> Floats:
         return self.changes(images).mean(axis=1)
@@ -59,10 +59,9 @@ class Kappa(Candidate):
     def passes(self) -> float:
         return self.mutations + 1
 
-    def _changes(self, images: Images, step_size: float) -> Bools:
-        guarded = self._guarded
-        sources = streams(images, self.mutation, guarded.seed, "compare")
-        return changes_of(self._label.at(step_size), images, sources, self.mutations)
+    def _changes(self, images: Images, step_size: float, mutations: int) -> Bools:
+        sources = streams(images, self.mutation, self._guarded.seed, "compare")
+        return changes_of(self._label.at(step_size), images, sources, mutations)
 
 
 class Calibrated(Kappa):
@@ -78,7 +77,7 @@ class Calibrated(Kappa):
         images = clean[:ENOUGH]
         self.step_size = GRID[0]
         for step in GRID:
-            if self._changes(images, step).mean() > self._guarded.settings.clean_kappa:
+            if self._changes(images, step, ENOUGH).mean() > self._guarded.settings.clean_kappa:
                 break
             self.step_size = step
 
