@@ -145,6 +145,9 @@ class AdaptiveParams(NearestParams):
     step_size: Positive = 1.0
     """Of the mutations, as ``amplitude`` is: those of the detector to be evaded."""
     amplitude: Positive = 1.0
+    tolerance: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), NUMBER] = 0.0
+    """Share of the mutants of ten iterations that may have another label all the same; at large
+    steps no image is without, and a detector has to let that pass."""
     substitute: SubstituteParams | None = None
     """Attack a substitute of the network, trained so, instead of the network itself."""
     targets: Literal["one", "others", "all"] = "others"

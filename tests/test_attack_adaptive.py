@@ -45,12 +45,12 @@ def made(rows=slice(N), generators=None, batch_size=None, **settings):
     )  # fmt: skip
 
 
-def kappa(images):
+def kappa(images, step_size=1.0):
     """The share of 500 fresh mutations that change the label of each image."""
     changed = []
     for image, label in zip(images, tools.labels(linear(), images), strict=True):
         mutations = draw(stream(7, "fresh"), 500, image.shape, Mutation())
-        mutants = apply(np.repeat(image[None], 500, axis=0), mutations, 1.0)
+        mutants = apply(np.repeat(image[None], 500, axis=0), mutations, step_size)
         changed.append((tools.labels(linear(), mutants) != label).mean())
     return np.array(changed)
 
@@ -123,7 +123,17 @@ def test_a_failed_image_comes_back_as_the_original():
     np.testing.assert_array_equal(result.x_adv, tools.images(N))
     # Nine iterations in a row are one too few.
     with pytest.raises(ValueError, match="greater than or equal to 10"):
-        AdaptiveParams(method="adaptive", max_iterations=adaptive.HELD - 1)
+        AdaptiveParams(method="adaptive", max_iterations=adaptive.WINDOW - 1)
+
+
+def test_a_tolerance_is_used_and_kept_to():
+    settings = {"step_size": 4, "initial_const": 30, "max_iterations": 100}
+    strict, lax = made(**settings), made(**settings, tolerance=0.15)
+    assert not strict.success.any()
+    assert lax.success.all()
+    changed = kappa(lax.x_adv, 4.0)
+    assert changed.max() < 0.3
+    assert 0.05 < changed.mean() < 0.2
 
 
 def test_a_loss_that_is_not_finite_is_refused():

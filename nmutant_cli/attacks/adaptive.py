@@ -10,10 +10,10 @@ with margin the target's logit minus the largest other one. The change of variab
 binary search over ``const`` are those of `cw`.
 
 When an image counts as found is our choice. The iterations are tests as well, for their mutants are
-new to the image: in the last `HELD` of them the image and all its mutants had the target label (20
-draws: 200 mutants without a change of label), and the image's own margin is ``confidence`` now. One
-such iteration would not do: a plain C&W image with a kappa of 5% passes it in every third, and
-among hundreds the nearest image is the luckiest one.
+new to the image: of those of the last `WINDOW` iterations (20 draws: 200 mutants) at most a share
+of ``tolerance`` had another label than the target, and the image's own margin is ``confidence``
+now. One iteration would not do: an image with a kappa of 5% passes 20 mutants in every third, and
+among hundreds of iterations the nearest image is the luckiest one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 BATCH_SIZE = 1
 """Images under way. More gain nothing on a CPU, where mutants fill the batch, and an image's place
 among others would show in the last bits of its logits, then in hundreds of iterations."""
-HELD = 10
+WINDOW = 10
 
 _mutate = Mutate()
 
@@ -75,32 +75,33 @@ class _Slots(cw._Slots):
         super().__init__(x, y, params, bounds, rows)
         self.adaptive, self.rng, self.at_once = params, rng, rows
         self.mutation = Mutation(amplitude=params.amplitude)
-        self.held = np.zeros(rows, np.int32)
-        """Iterations up to now in which image and mutants had the target label."""
+        self.changed = np.zeros((rows, WINDOW), np.float32)
+        """The share of mutants with another label in the last iterations, the newest at the end."""
 
     def _restart(self, row: int) -> None:
         super()._restart(row)
-        self.held[row] = 0
+        self.changed[row] = np.inf
 
     def iterate(
         self, predict_logits: PredictLogits, rows: slice, iterations: AnyArray
     ) -> Sequence[Any]:
-        *results, held = _iterate(
+        *results, changed = _iterate(
             predict_logits,
             self.x[self.image[rows]],
             self.y[self.image[rows]],
             np.float32(self.params.confidence),
+            np.float32(self.adaptive.tolerance),
             np.float32(self.params.learning_rate),
             np.asarray(self.bounds, np.float32),
             self.const[rows],
             self.best_l2[rows],
             self.iteration[rows],
             iterations,
-            self.held[rows],
+            self.changed[rows],
             *self._draw(self.image[rows], iterations),
             *self.state[:, rows],
         )
-        self.held[rows] = held
+        self.changed[rows] = changed
         return results
 
     def _draw(self, images: AnyArray, iterations: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
@@ -133,13 +134,14 @@ def _iterate(
     x: Any,
     y: Any,
     confidence: Any,
+    tolerance: Any,
     learning_rate: Any,
     bounds: Any,
     const: Any,
     best_l2: Any,
     done: Any,
     iterations: Any,
-    held: Any,
+    changed: Any,
     corners: Any,
     level: Any,
     patch: Any,
@@ -147,7 +149,7 @@ def _iterate(
     first: Any,
     second: Any,
 ) -> tuple[Any, ...]:
-    """`cw._iterate` at mutants: those of iteration k are ``corners[k]`` and so on; and ``held``."""
+    """`cw._iterate` at mutants: those of iteration k are ``corners[k]`` etc.; and ``changed``."""
     start = cw.start_at(x, bounds)
     shape = level.shape[1:]
     rows = shape[0] * shape[1]
@@ -174,9 +176,11 @@ def _iterate(
         gradient = tape.gradient(loss, delta)
         going = k < iterations
         l2 = tf.sqrt(squares)
-        steady = tf.where(tf.reduce_all(margin > 0, 1), held + 1, 0)
-        held = tf.where(going, steady, held)
-        success = going & (held >= HELD) & (margin[:, 0] >= confidence)
+        share = tf.reduce_mean(tf.cast(margin[:, 1:] <= 0, tf.float32), 1, keepdims=True)
+        changed = tf.where(going[:, None], tf.concat([changed[:, 1:], share], 1), changed)
+        steady = tf.reduce_mean(changed, 1) <= tolerance + 1e-6
+        own = margin[:, 0]
+        success = going & steady & (own > 0) & (own >= confidence)
         better = success & (l2 < best_l2)
         found |= success
         best_l2 = tf.where(better, l2, best_l2)
@@ -184,4 +188,4 @@ def _iterate(
         smallest = tf.where(going, tf.minimum(smallest, loss), smallest)
         rate = tf.where(going, learning_rate, 0.0)
         delta, first, second = cw.adam(delta, first, second, gradient, rate, done + k + 1)
-    return smallest, best, best_l2, found, delta, first, second, held
+    return smallest, best, best_l2, found, delta, first, second, changed
