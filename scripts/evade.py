@@ -48,7 +48,7 @@ def main() -> None:
     from nmutant_cli.comparing import CLEAN, scored
     from nmutant_cli.comparison import changes_in, threshold
     from nmutant_cli.detectors import DETECTORS
-    from nmutant_cli.evasion import joint_success
+    from nmutant_cli.evasion import WORST, joint_success
     from nmutant_cli.evasion_figures import evasion_figure
     from nmutant_cli.experiment import Experiment
     from nmutant_cli.measuring import read_records
@@ -95,7 +95,14 @@ def main() -> None:
     attempts["both"] = attempts["fooled"] & attempts["passed"]
     found = attempts.loc[attempts["both"], "l2"]
     budgets = np.linspace(0, found.max() if len(found) else 1, 41).round(4)
-    curves = joint_success(attempts, budgets.tolist())
+    # A worst case over attacks needs the same images: most attacks say which.
+    images = attempts.groupby("attack")["image"].agg(lambda i: tuple(sorted(set(i))))
+    usual = images[images == images.mode()[0]].index
+    same = attempts["attack"].isin(usual)
+    curves = joint_success(attempts[same], budgets.tolist())
+    if not same.all():
+        others = joint_success(attempts[~same], budgets.tolist())
+        curves = pd.concat([curves, others[others["attack"] != WORST]], ignore_index=True)
     by_attack = attempts.groupby(["detector", "attack"], sort=False).agg(
         attempts=("both", "size"),
         fooled_percent=("fooled", lambda f: 100 * f.mean()),
