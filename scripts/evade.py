@@ -40,10 +40,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("config")
     parser.add_argument("run_folder", type=Path)
+    parser.add_argument("--seed", type=int, help="change the seed of the config")
+    parser.add_argument("--set", action="append", default=[], help="change one setting")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     log = prepare(quiet=False)
-    _, settings = load(args.config, (), None)
+    _, settings = load(args.config, args.set, args.seed)
 
     from nmutant_cli.comparing import CLEAN, scored
     from nmutant_cli.comparison import changes_in, threshold
