@@ -121,7 +121,9 @@ def changes_of(
 ) -> Bools:
     """Whether each mutation changes the label of its image: ``(n, mutations)``."""
     found = np.zeros((len(images), mutations), bool)
-    together = max(1, 50_000 // mutations)
+    # As many at a time as keep 50,000 mutations, or 50 MB of noise for whole images, in memory.
+    values = sources[0].take(0, 1).patch.size if sources else 1
+    together = max(1, min(50_000, 12_000_000 // values) // mutations)
     for first in range(0, len(images), together):
         part = slice(first, min(first + together, len(images)))
         subjects = Subjects(label, images[part])

@@ -125,3 +125,28 @@ def test_only_networks_and_samples_are_copied(script, finished, tmp_path):
         ".keras", ".npz", ".json",
     }  # fmt: skip
     assert (tmp_path / "copy/model.keras").is_file()
+
+
+def test_every_rule_keeps_its_false_alarms_and_stops_when_it_is_sure(script):
+    choose = script("choose_operator")
+    rng = np.random.default_rng(0)
+    clean = {"base": rng.random((400, choose.MUTATIONS)) < rng.beta(0.2, 8, (400, 1))}
+    rules = choose.rules(clean)
+    assert {name.split()[0] for name in rules} == {"count", "wald"}
+    for name, rule in rules.items():
+        found, read = rule(clean["base"], "base")
+        assert found.mean() <= choose.FALSE_ALARMS, name
+        assert read.min() >= 1
+        assert read.max() <= choose.MUTATIONS
+        assert rule(np.ones((1, choose.MUTATIONS), bool), "base")[0].all(), name
+        # One image alone gets the verdict it gets among others.
+        alone = [rule(clean["base"][i : i + 1], "base")[0][0] for i in range(20)]
+        assert (found[:20] == alone).all()
+
+
+def test_the_published_rule_is_that_of_table_2(script):
+    evade = script("evade")
+    detection = load("mnist")[1].detection
+    calm, nervous = np.zeros((3, 200), bool), np.ones((2, 200), bool)
+    assert not evade.published_adversarial(calm, detection).any()
+    assert evade.published_adversarial(nervous, detection).all()
