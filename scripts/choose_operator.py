@@ -21,9 +21,11 @@ from nmutant_cli.artifacts import RunFolder, file_digest
 from nmutant_cli.cli.options import prepare
 from nmutant_cli.config_file import load
 
-CLEAN_KAPPAS = (0.005, 0.02, 0.05, 0.1)
+CLEAN_KAPPAS = (0.01, 0.04, 0.1)
 """For each of these the largest step size at which clean images' mean kappa is no higher."""
 MUTATIONS = 100
+CLEAN_IMAGES = 300
+"""For the thresholds, of each network."""
 FALSE_ALARMS = 0.05
 CLOSE = 2.0
 
@@ -130,7 +132,7 @@ def main() -> None:
             def build(path: Path) -> None:
                 detector = kind(guarded(network))
                 detector.step_size = step
-                images = {CLEAN: clean[1::2]}
+                images = {CLEAN: clean[1::2][:CLEAN_IMAGES]}
                 for slug in experiment.titles:
                     if slug != NORMAL and experiment.network_of(slug) == network:
                         found, _, where = measured(experiment, slug)

@@ -25,13 +25,16 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--config", default="mnist")
-    parser.add_argument("--size", type=int, default=12, help="samples of each set in the slice")
+    parser.add_argument(
+        "--size", type=int, default=12, help="samples of each set in the slice; 0 keeps no slice"
+    )
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     for name in (*TABLES, *OTHERS):
         shutil.copy(args.run / name, args.folder)
     shutil.copytree(args.run / "figures", args.folder / "figures", dirs_exist_ok=True)
-    golden.make(args.run, args.folder / "slice", load(args.config)[1], args.size)
+    if args.size:
+        golden.make(args.run, args.folder / "slice", load(args.config)[1], args.size)
     size = sum(path.stat().st_size for path in args.folder.rglob("*") if path.is_file())
     print(f"{args.folder}: {size / 1e6:.1f} MB")
 
