@@ -103,6 +103,17 @@ def main() -> None:
 
     kinds = [kappa.Calibrated, kappa.LargerOcclusion, kappa.Gaussian]
     kinds += [kappa.Translation, kappa.Rotation, kappa.Contrast]
+
+    class Mixed(kappa.LargerOcclusion):
+        """What looks at details and what looks at places, half of the mutations each."""
+
+        title = "kappa, larger occlusion and translation"
+
+        def operator(self, guarded: Guarded) -> Any:
+            kinds = ("occlusion", "blackout", "translation", "rotation")
+            return super().operator(guarded).model_copy(update={"kinds": kinds})
+
+    kinds.append(Mixed)
     with RunFolder(args.run_folder, say=log.warning) as run:
         experiment = Experiment(settings, run)
         clean = clean_images(experiment)
