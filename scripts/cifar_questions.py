@@ -27,6 +27,7 @@ from from_kappa import beta, expected
 
 from nmutant_cli import models, published
 from nmutant_cli.config_file import load
+from nmutant_cli.datasets import load_dataset
 from nmutant_cli.measuring import read_records
 from nmutant_cli.mutations import Mutations, MutationStream
 from nmutant_cli.samples import SampleSet, from_8_bits
@@ -229,19 +230,29 @@ def lumps(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
         }
 
 
-def relabelled(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """``kappa_percent`` is the share of samples that get another label once saved in 8 bits."""
+def shares(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """``kappa_percent`` is a share of an attack set: relabelled by saving, or wrong before."""
     folders = [(args.run, slug, "") for slug in ATTACKS]
     folders += [(args.weak, "fgsm", ", eps 0.3 on the scale of 0..255")] if args.weak else []
+    model, data = models.load(args.run / "model.keras"), load_dataset("cifar10")
     for folder, slug, which in folders:
         samples = SampleSet.load(folder / f"adversarial/{slug}.npz").counted()
-        yield {
-            "question": "c",
-            "samples": TITLES[slug],
-            "setting": f"dropout off: share whose label differs once saved in 8 bits{which}",
-            "n": len(samples),
-            "kappa_percent": 100 * (samples.label8 != samples.label).mean(),
-        }
+        before = models.predict_labels(model, data.x_test[samples.index])
+        for question, text, those in (
+            (
+                "c",
+                "share whose label differs once saved in 8 bits",
+                samples.label8 != samples.label,
+            ),
+            ("f", "share that was labelled wrongly before the attack", before != samples.true),
+        ):
+            yield {
+                "question": question,
+                "samples": TITLES[slug],
+                "setting": f"dropout off: {text}{which}",
+                "n": len(samples),
+                "kappa_percent": 100 * those.mean(),
+            }
 
 
 def predictions(parts: list[tuple[dict[str, Any], Floats, Floats | None]]) -> pd.DataFrame:
@@ -297,7 +308,7 @@ def main() -> None:
     parts = [*from_runs(args), *from_votes(found)]
     rows = pd.DataFrame([row for row, _, _ in parts])
     rows = pd.concat(
-        [rows, pd.DataFrame(lumps(rows)), pd.DataFrame(relabelled(args))], ignore_index=True
+        [rows, pd.DataFrame(lumps(rows)), pd.DataFrame(shares(args))], ignore_index=True
     )
     rows = rows.sort_values("question", kind="stable")
     for name, table in (("questions", rows), ("expected", predictions(parts))):
