@@ -15,6 +15,7 @@ from nmutant_cli.comparison_figures import comparison_figure
 from nmutant_cli.detectors import DETECTORS
 from nmutant_cli.experiment import Experiment
 from nmutant_cli.measuring import read_records
+from nmutant_cli.reporting import DATASET_TITLES
 from nmutant_cli.roc import FALSE_ALARMS, with_intervals
 from nmutant_cli.seeding import stream
 from nmutant_cli.tables import NORMAL
@@ -26,13 +27,16 @@ HALVES = {"choose": True, "report": False}
 
 def compare(experiment: Experiment) -> list[Path]:
     """Write comparison.csv, costs.csv and the figure; their paths, in that order."""
-    parts = scored(experiment)
+    settings, parts = experiment.settings, scored(experiment)
     digests = {"-".join(key): file_digest(part) for key, part in parts.items()}
     frames = {key: read_records(part) for key, part in parts.items()}
-    ingredients = experiment.ingredients("compare", {"parts": digests})
+    ingredients = experiment.ingredients("compare", {"parts": digests, "table": 2})
 
     def table(path: Path) -> Mapping[str, Any]:
         rows = [row for key, frame in frames.items() for row in _rows(experiment, *key, frame)]
+        names, titles = list(settings.compare.detectors), list(experiment.titles.values())
+        detectors = [DETECTORS[name].title for name in names]
+        rows.sort(key=lambda row: (detectors.index(row["detector"]), titles.index(row["samples"])))
         pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n")
         return {"rows": len(rows)}
 
@@ -45,10 +49,10 @@ def compare(experiment: Experiment) -> list[Path]:
     ]
 
     def figure(path: Path) -> None:
-        drawn = comparison_figure(read_table(written[0]), experiment.settings.dataset)
+        drawn = comparison_figure(read_table(written[0]), DATASET_TITLES[settings.dataset])
         drawn.savefig(path, format="png")
 
-    sources = {"figure": 1, "sources": [file_digest(path) for path in written]}
+    sources = {"figure": 2, "sources": [file_digest(path) for path in written]}
     return [*written, experiment.run.make("figures/comparison.png", sources, figure)]
 
 
