@@ -30,7 +30,7 @@ def compare(experiment: Experiment) -> list[Path]:
     settings, parts = experiment.settings, scored(experiment)
     digests = {"-".join(key): file_digest(part) for key, part in parts.items()}
     frames = {key: read_records(part) for key, part in parts.items()}
-    ingredients = experiment.ingredients("compare", {"parts": digests, "table": 2})
+    ingredients = experiment.ingredients("compare", {"parts": digests, "table": 3})
 
     def table(path: Path) -> Mapping[str, Any]:
         rows = [row for key, frame in frames.items() for row in _rows(experiment, *key, frame)]
