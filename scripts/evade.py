@@ -76,7 +76,8 @@ def main() -> None:
                 of_set = (frame["samples"] == slug).to_numpy()
                 images = from_8_bits(samples.image8) if settings.attack.eight_bit else samples.image
                 original = experiment.data.x_test[samples.index]
-                l2 = np.linalg.norm((images - original).reshape(len(images), -1), axis=1)
+                changed = (images - original).astype(np.float64).reshape(len(images), -1)
+                l2 = np.linalg.norm(changed, axis=1)
                 label = samples.label8 if settings.attack.eight_bit else samples.label
                 for title, adversarial in caught.items():
                     passed = np.zeros(len(samples), bool)
@@ -96,7 +97,7 @@ def main() -> None:
     attempts = pd.concat(parts, ignore_index=True)
     attempts["both"] = attempts["fooled"] & attempts["passed"]
     found = attempts.loc[attempts["both"], "l2"]
-    budgets = np.linspace(0, found.max() if len(found) else 1, 41).round(4)
+    budgets = np.arange(0, (found.max() if len(found) else 1) + 0.25, 0.25)
     # A worst case over attacks needs the same images: most attacks say which.
     images = attempts.groupby("attack")["image"].agg(lambda i: tuple(sorted(set(i))))
     usual = images[images == images.mode()[0]].index
