@@ -29,7 +29,6 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from nmutant_cli.config import Mutation
 from nmutant_cli.seeding import Name, stream
@@ -198,11 +197,7 @@ def apply(
     affine = m.affine(step_size, mutated.shape[1:])
     for i in range(len(m)):
         if m.kind[i] in (TRANSLATION, ROTATION):
-            turn, offset = affine[i, :, :2], affine[i, :, 2]
-            for channel in range(mutated.shape[3]):
-                mutated[i, ..., channel] = ndimage.affine_transform(
-                    mutated[i, ..., channel], turn, offset, order=1, mode="nearest"
-                )
+            mutated[i] = _moved(mutated[i], affine[i])
         mutated[i] += step * m.warp[i, 3] * (mutated[i] - np.float32(0.5))
         top, left, height, width = m.top[i], m.left[i], m.height[i], m.width[i]
         inside = (slice(top, top + height), slice(left, left + width))
@@ -210,6 +205,16 @@ def apply(
         if m.kind[i] in (OCCLUSION, GAUSSIAN):
             mutated[i][inside] += step * m.patch[i, :height, :width]
     return mutated if clip is None else mutated.clip(*clip)
+
+
+def _moved(image: AnyArray, affine: AnyArray) -> AnyArray:
+    from scipy import ndimage  # the paper's own kinds do without
+
+    def channel(values: AnyArray) -> AnyArray:
+        turn, offset = affine[:, :2], affine[:, 2]
+        return ndimage.affine_transform(values, turn, offset, order=1, mode="nearest")
+
+    return np.stack([channel(image[..., c]) for c in range(image.shape[2])], axis=-1)
 
 
 class MutationStream:
