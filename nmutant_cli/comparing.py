@@ -31,9 +31,12 @@ CLEAN = "clean"
 def scored(experiment: Experiment) -> dict[tuple[str, str], Path]:
     """``compare/DETECTOR-NETWORK.csv``, made where needed: a row per image with its score.
 
-    Raises ConfigError for a network with dropout on, or where clean images are too few.
+    Raises ConfigError without attack sets, for a network with dropout on, or where clean images are
+    too few.
     """
     settings = experiment.settings
+    if not settings.attack.sets:
+        raise ConfigError("attack.sets: is empty; name a set to compare detectors on")
     networks = dict.fromkeys(map(experiment.network_of, settings.attack.sets))
     work = [(name, network) for network in networks for name in settings.compare.detectors]
     with experiment.bar(len(work), "compare", "detector") as bar:

@@ -111,6 +111,11 @@ def test_mistakes_in_one_line(run):
     folder, _ = run
     error = nmutant("compare", *options(folder, *SMALL, "compare.clean=900")).error
     assert error.startswith("compare.clean: 900 asked for, ")
+    none = [f"attack.sets.{name}=null" for name in ("fgsm", "cw", "jsma")]
+    error = nmutant("compare", *options(folder, *SMALL, *none)).error
+    assert error.startswith("attack.sets: is empty")
+    on = "model.stochastic_inference=true"
+    assert "stochastic_inference" in nmutant("compare", *options(folder, *SMALL, on)).error
     error = nmutant("compare", *options(folder, "compare.detectors=[kapa]")).error
     assert "compare.detectors" in error
     assert "kapa" in error
