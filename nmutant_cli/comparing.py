@@ -69,6 +69,19 @@ def in_first_half(source_index: Any) -> Any:
     return np.asarray(source_index, np.uint64) * 2654435761 % 2**32 < 2**31
 
 
+def guard(experiment: Experiment, network: str) -> Guarded:
+    """A network of the experiment as detectors see it."""
+    settings = experiment.settings
+    return Guarded(
+        experiment.model(network),
+        settings.compare,
+        settings.mutation,
+        settings.detection.step_size,
+        settings.seed,
+        experiment.data.bounds if settings.mutation.clip else None,
+    )
+
+
 def _scores_of(experiment: Experiment, name: str, network: str) -> Path:
     settings = experiment.settings
     if settings.model_settings(network).stochastic_inference:
@@ -99,14 +112,7 @@ def _scores_of(experiment: Experiment, name: str, network: str) -> Path:
     )
 
     def build(path: Path) -> Mapping[str, Any]:
-        guarded = Guarded(
-            experiment.model(network),
-            settings.compare,
-            settings.mutation,
-            settings.detection.step_size,
-            settings.seed,
-            experiment.data.bounds if settings.mutation.clip else None,
-        )
+        guarded = guard(experiment, network)
         detector = DETECTORS[name](guarded)
         clean = clean_images(experiment)
         images, _, where = measured(experiment, known)
