@@ -66,6 +66,20 @@ def device() -> str:
     return found or f"CPU, {os.cpu_count()} cores"
 
 
+def has_bfloat16() -> bool:
+    """False where networks would run on a processor that is known to have no bfloat16 of its own.
+
+    What the processor has is read where Linux says it; elsewhere nothing is known.
+    """
+    if not device().startswith("CPU"):
+        return True
+    try:
+        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return True
+    return not words.isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})
+
+
 def _tensorflow() -> str | None:
     import tensorflow as tf
 

@@ -58,6 +58,10 @@ class Model(Section):
     epochs: PositiveInt = 6
     batch_size: PositiveInt = 128
     learning_rate: Positive = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
+    """``cosine``: the learning rate falls to 0 along half a cosine over all epochs."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the layers compute in while training; weights and the saved file are float32."""
     label_range: tuple[Number, Number] | None = None
     """One-hot labels clipped to this range, [0.1 / 9, 0.9] for the published FGSM network."""
     initialization: Literal["paper", "keras"] = "paper"
@@ -72,6 +76,17 @@ class Model(Section):
         if value is not None and not 0 <= value[0] < value[1] <= 1:
             raise ValueError("must be two rising numbers in [0, 1]")
         return value
+
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the trained weights, as the manifest has it.
+
+        How dropout is treated at inference decides nothing, and neither does a later key where it
+        says what was done before there was one.
+        """
+        written = self.model_dump(mode="json", exclude={"stochastic_inference"})
+        later = {"schedule": "constant", "precision": "float32"}
+        return {key: value for key, value in written.items() if (key, value) not in later.items()}
 
 
 class Attack(Section):

@@ -70,9 +70,7 @@ class Experiment:
         """``model.keras`` or ``model-NAME.keras``, trained where needed."""
         settings = self.settings.model_settings(name)
         file = "model.keras" if name == "base" else f"model-{name}.keras"
-        # How dropout is treated at inference does not change how a network is trained.
-        section = settings.model_dump(mode="json", exclude={"stochastic_inference"})
-        ingredients = self.ingredients("train", {"model": section, "name": name})
+        ingredients = self.ingredients("train", {"model": settings.recipe(), "name": name})
         checkpoint = Checkpoint(
             self.run.path / f".{file}.checkpoint.npz", digest_of([ingredients, backend.name()])
         )

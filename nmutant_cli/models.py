@@ -5,6 +5,8 @@ Keras 3 only: everything here runs on TensorFlow, JAX and PyTorch.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from nmutant_cli import backend
 from nmutant_cli.checkpoints import Checkpoint
 from nmutant_cli.config import Model
 from nmutant_cli.datasets import Dataset
@@ -21,6 +24,8 @@ from nmutant_cli.errors import ModelError
 from nmutant_cli.networks import NETWORKS, initialize
 from nmutant_cli.seeding import Name, library_seed, stream
 from nmutant_cli.types import AnyArray, Images, Labels
+
+log = logging.getLogger("nmutant")
 
 # XLA on the CPU is slower than TensorFlow's own graph for these networks.
 JIT = False if keras.backend.backend() == "tensorflow" else "auto"
@@ -76,7 +81,7 @@ def fit(
     *,
     epochs: int,
     batch_size: int,
-    learning_rate: float,
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
     rng: np.random.Generator,
     progress: str | None = None,
     checkpoint: Checkpoint | None = None,
@@ -121,7 +126,17 @@ def train(
 
     Raises ModelError if the network does not fit the data.
     """
-    model = build(settings, data, seed, *names)
+    if settings.precision == "bfloat16" and not backend.has_bfloat16():
+        log.warning(
+            "model.precision: this processor computes bfloat16 only in emulation, many times "
+            "slower than float32; --set model.precision=float32 trains (another network) faster"
+        )
+    with _computing_in(settings.precision):
+        model = build(settings, data, seed, *names)
+    rate: Any = settings.learning_rate
+    if settings.schedule == "cosine":
+        steps = settings.epochs * -(-len(data.x_train) // settings.batch_size)
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
     targets = np.eye(data.n_classes)[data.y_train]
     if settings.label_range is not None:
         targets = targets.clip(*settings.label_range)
@@ -131,11 +146,15 @@ def train(
         targets,
         epochs=settings.epochs,
         batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
+        learning_rate=rate,
         rng=stream(seed, *names, "order"),
         progress=progress,
         checkpoint=checkpoint,
     )
+    if settings.precision != "float32":
+        trained = model
+        model = build(settings, data, seed, *names)
+        model.set_weights(trained.get_weights())
     # Adam's moments are two thirds of a saved file and no part of the network.
     model.compile(jit_compile=JIT)
 
@@ -147,6 +166,17 @@ def train(
         accuracy(data.x_test, data.y_test),
         model.count_params(),
     )
+
+
+@contextlib.contextmanager
+def _computing_in(precision: str) -> Iterator[None]:
+    """Layers built in this block compute in ``precision``; their weights are float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def load(path: Path, shape: tuple[int, ...] | None = None) -> keras.Model:

@@ -2,6 +2,7 @@
 
 import typing
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -96,6 +97,65 @@ def test_training_learns():
         Model(network="substitute", epochs=25, batch_size=10, initialization="keras"), data, 0, "a"
     )
     assert report.train_accuracy > 0.9
+
+
+@pytest.fixture
+def trained_in():
+    def train(**changes):
+        settings = Model(network="cifar10_basic", epochs=3, batch_size=10, **changes)
+        model, _ = models.train(settings, small((8, 8, 1)), 3, "a")
+        return model
+
+    return train
+
+
+def test_training_in_bfloat16_gives_another_network_in_float32(trained_in, tmp_path):
+    plain, half = trained_in(), trained_in(precision="bfloat16")
+    assert {str(w.dtype) for w in half.weights} == {"float32"}
+    for a, b in zip(weights(plain), weights(half), strict=True):
+        np.testing.assert_allclose(a, b, atol=0.05)
+    assert any(not np.array_equal(a, b) for a, b in zip(weights(plain), weights(half), strict=True))
+    half.save(tmp_path / "model.keras")
+    loaded = models.load(tmp_path / "model.keras", (8, 8, 1))
+    assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"  # for what is built next
+
+
+@pytest.mark.parametrize(("words", "warned"), [("fma avx2", True), ("fma avx512_bf16", False)])
+def test_a_processor_without_bfloat16_is_named(trained_in, monkeypatch, caplog, words, warned):
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: f"flags : {words}\n")
+    trained_in(precision="bfloat16")
+    assert any("in emulation" in line for line in caplog.messages) == warned
+
+
+def test_cosine_ends_where_the_rate_is_nothing(monkeypatch):
+    data = small(n=25)
+    rates = []
+    real = keras.Model.fit
+
+    def fit(self, *arguments, **options):
+        real(self, *arguments, **options)
+        rates.append(float(self.optimizer.learning_rate))
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    settings = Model(network="substitute", epochs=4, batch_size=10, schedule="cosine")
+    models.train(settings, data, 0, "a")
+    expected = 1e-3 * (1 + np.cos(np.pi * np.arange(1, 5) / 4)) / 2
+    np.testing.assert_allclose(rates, expected, atol=1e-9)
+
+
+def test_a_later_setting_at_its_default_leaves_the_recipe_as_it_was():
+    recipe = Model(network="mnist").recipe()
+    assert recipe == {
+        "network": "mnist",
+        "epochs": 6,
+        "batch_size": 128,
+        "learning_rate": 0.001,
+        "label_range": None,
+        "initialization": "paper",
+        "dropout": None,
+    }
+    assert Model(network="mnist", precision="bfloat16").recipe()["precision"] == "bfloat16"
 
 
 @pytest.mark.parametrize("network", NETWORKS)
