@@ -30,8 +30,8 @@ import sys
 import time
 from pathlib import Path
 
-from nmutant_cli.config import Settings
-from nmutant_cli.config_file import load
+from nmutant_cli.config.loading import load
+from nmutant_cli.config.settings import Settings
 from nmutant_cli.errors import NMutantError
 
 AGAIN = 75  # EX_TEMPFAIL of sysexits.h

@@ -103,12 +103,12 @@ WORKER = "import backends, sys; backends.worker(*sys.argv[1:])"
 
 def worker(rows: str, out: str, folder: str, *options: str) -> None:
     """Labels and margins of the given rows' images: themselves, then under every mutation."""
-    from nmutant_cli.artifacts import RunFolder
-    from nmutant_cli.config_file import load
-    from nmutant_cli.experiment import Experiment
-    from nmutant_cli.measuring import measured
-    from nmutant_cli.models import logits_fn
-    from nmutant_cli.mutations import Mutations, MutationStream, apply, identity
+    from nmutant_cli.config.loading import load
+    from nmutant_cli.mutation.operator import Mutations, MutationStream, apply, identity
+    from nmutant_cli.networks.inference import logits_fn
+    from nmutant_cli.pipeline.experiment import Experiment
+    from nmutant_cli.pipeline.kappa import measured
+    from nmutant_cli.pipeline.run_folder import RunFolder
 
     # measure-kappa has read the same settings, so they are in order.
     _, settings = load(options[1], tuple(options[3::2]))

@@ -28,14 +28,16 @@ import bench_startup
 import keras
 import numpy as np
 
-from nmutant_cli import Calibration, Detector, backend, models, sprt
-from nmutant_cli.config import Mutation
-from nmutant_cli.detection import detect
-from nmutant_cli.labelers import KerasLabel
-from nmutant_cli.mutations import MutationStream, apply, identity
-from nmutant_cli.networks import cifar10_basic
-from nmutant_cli.samples import SampleSet, from_8_bits
-from nmutant_cli.sensitivity import FixedMutations, Subjects, tally
+from nmutant_cli import Calibration, Detector
+from nmutant_cli.config.settings import Mutation
+from nmutant_cli.detection import sprt
+from nmutant_cli.detection.detect import detect
+from nmutant_cli.mutation.graph import KerasLabel
+from nmutant_cli.mutation.operator import MutationStream, apply, identity
+from nmutant_cli.mutation.sensitivity import FixedMutations, Subjects, tally
+from nmutant_cli.networks import backend, inference
+from nmutant_cli.networks.architectures import cifar10_basic
+from nmutant_cli.pipeline.samples import SampleSet, from_8_bits
 
 SLICE = Path(__file__).parent.parent / "results/mnist/slice"
 BATCHES = (250, 500, 1000, 2000)
@@ -53,7 +55,7 @@ def seconds(work: Callable[[], Any]) -> float:
 
 def forward(model: Any, images: Any, batch: int) -> float:
     """Images a second through the compiled network alone."""
-    logits = models.logits_fn(model, batch)
+    logits = inference.logits_fn(model, batch)
     return len(images) / seconds(lambda: logits(images))
 
 
@@ -77,7 +79,7 @@ def mnist() -> tuple[Any, Any]:
     """The attacked network and its images in the slice: normal, C&W, JSMA and WL."""
     sets = [SampleSet.load(SLICE / f"{name}.npz") for name in ("normal", "cw", "jsma", "wl")]
     images = np.concatenate([from_8_bits(s.image8) for s in sets])
-    return models.load(SLICE / "model.keras"), images
+    return inference.load(SLICE / "model.keras"), images
 
 
 def cifar10() -> tuple[Any, Any]:
@@ -109,7 +111,7 @@ def detection(figures: Figures, model: Any, images: Any, batch: int, rounds: int
     label = KerasLabel(model, 1.0, mutation=Mutation(), batch_size=batch)
     sources = [stream(many.shape[1:], i) for i in range(len(many))]
     some = slice(0, len(many), 100)
-    compiled = models.logits_fn(model, 1)
+    compiled = inference.logits_fn(model, 1)
     for _ in range(rounds):
         bare = forward(model, np.resize(images, (8000, *images.shape[1:])), batch)
         start = time.perf_counter()

@@ -21,11 +21,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nmutant_cli import models
 from nmutant_cli.attacks import craft
-from nmutant_cli.config import Model
+from nmutant_cli.config.attacks import CWParams, JSMAParams
+from nmutant_cli.config.settings import Model
 from nmutant_cli.datasets import Dataset, load_dataset
-from nmutant_cli.params import CWParams, JSMAParams
+from nmutant_cli.networks import inference, training
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import AnyArray, Images, Labels
 
@@ -36,7 +36,7 @@ def main() -> None:
     args = arguments()
     data = load_dataset(args.data)
     model = load_or_train(args, data)
-    label = models.predict_labels(model, data.x_test)
+    label = inference.predict_labels(model, data.x_test)
     (right,) = np.nonzero(label == data.y_test)
     count = max(args.images, args.jsma_images)
     chosen = right[np.arange(count) % len(right)]
@@ -96,9 +96,9 @@ def arguments() -> argparse.Namespace:
 
 def load_or_train(args: argparse.Namespace, data: Dataset) -> keras.Model:
     if args.model:
-        return models.load(args.model, data.image_shape)
+        return inference.load(args.model, data.image_shape)
     settings = Model(network=args.network, epochs=args.epochs, initialization="keras")
-    return models.train(settings, data, args.seed, "bench", progress="training")[0]
+    return training.train(settings, data, args.seed, "bench", progress="training")[0]
 
 
 def compare(
@@ -125,7 +125,7 @@ def compare(
     print("{:<18} {:>7} {:>9} {:>22} {:>8} {:>7} {:>7}".format(*head))
     for name, (_, count) in tools.items():
         x_adv = np.asarray(results[name])
-        success = models.predict_labels(model, x_adv) == target[:count]
+        success = inference.predict_labels(model, x_adv) == target[:count]
         change = (x_adv - x[:count]).reshape(count, -1)[success]
         ratios = np.array(seconds[name]) / np.array(seconds["nmutant"])
         span = f"{np.median(ratios):.1f} ({ratios.min():.1f}, {ratios.max():.1f})"

@@ -26,7 +26,7 @@ def figures(clean: Any, normal: Any, adversarial: Any) -> tuple[float, float]:
     """AUC and true positive rate, in percent."""
     from sklearn.metrics import roc_auc_score
 
-    from nmutant_cli.comparison import threshold
+    from nmutant_cli.pipeline.compare import threshold
 
     truth = np.repeat([0, 1], [len(normal), len(adversarial)])
     auc = roc_auc_score(truth, np.concatenate([normal, adversarial]))
@@ -36,10 +36,10 @@ def figures(clean: Any, normal: Any, adversarial: Any) -> tuple[float, float]:
 def compared(
     runs: list[Path], names: list[str], network: str, same: bool, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
-    from nmutant_cli.comparing import CLEAN, in_first_half
-    from nmutant_cli.comparison import changes_in, needed, threshold
-    from nmutant_cli.measuring import read_records
-    from nmutant_cli.tables import NORMAL
+    from nmutant_cli.pipeline.compare import changes_in, needed, threshold
+    from nmutant_cli.pipeline.kappa import read_records
+    from nmutant_cli.pipeline.scores import CLEAN, in_first_half
+    from nmutant_cli.report.tables import NORMAL
 
     files = [f"compare/{name}-{network}.csv" for name in names]
     frames = [read_records(run / file) for run, file in zip(runs, files, strict=True)]

@@ -4,7 +4,7 @@
 
 Label changes of clean test images (those that are not the run's normal samples) and of the run's
 attacks are measured once and kept in ``--changes``; a file that is there already is used. Every
-split then goes through the whole choice of a test (`nmutant_cli.guarantee.choose`), in two ways:
+split then goes through the whole choice of a test (`own_model.guarantee.choose`), in two ways:
 
 - held-out: ``--clean`` images calibrate, all others are held out. A held-out rate has noise of its
   own, so it exceeds the target a little more often than the true rate does; ``chance`` is how often
@@ -26,8 +26,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import betabinom
 
-from nmutant_cli import guarantee
-from nmutant_cli.guarantee import Changes, Chosen, Wanted, choose, decide
+from nmutant_cli.own_model import guarantee
+from nmutant_cli.own_model.guarantee import Changes, Chosen, Wanted, choose, decide
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import Bools, Verdict
 
@@ -102,12 +102,12 @@ def adversarial(chosen: Chosen, clean: Changes, rows: np.ndarray) -> Bools:
 
 
 def measure(args: argparse.Namespace) -> None:
-    from nmutant_cli.artifacts import RunFolder
-    from nmutant_cli.calibrating import changes_of, streams
-    from nmutant_cli.config_file import load
-    from nmutant_cli.experiment import Experiment
-    from nmutant_cli.own_model import labels_under
-    from nmutant_cli.samples import from_8_bits
+    from nmutant_cli.config.loading import load
+    from nmutant_cli.own_model.calibrate import changes_of, streams
+    from nmutant_cli.own_model.model import labels_under
+    from nmutant_cli.pipeline.experiment import Experiment
+    from nmutant_cli.pipeline.run_folder import RunFolder
+    from nmutant_cli.pipeline.samples import from_8_bits
 
     path, settings = load(args.config)
     with RunFolder(args.run_dir or Path("runs") / path.stem) as run:

@@ -16,11 +16,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from nmutant_cli import models
 from nmutant_cli.attacks import craft, jsma
 from nmutant_cli.attacks.cw import margin_of
+from nmutant_cli.config.attacks import CWParams, JSMAParams
 from nmutant_cli.datasets import Dataset, load_dataset
-from nmutant_cli.params import CWParams, JSMAParams
+from nmutant_cli.networks import inference
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import Images, Labels
 
@@ -42,8 +42,8 @@ def main() -> None:
     parser.add_argument("--compared-steps", type=int, default=1200)
     args = parser.parse_args()
     data = load_dataset(args.data)
-    model = models.load(args.model, data.image_shape)
-    label = models.predict_labels(model, data.x_test)
+    model = inference.load(args.model, data.image_shape)
+    label = inference.predict_labels(model, data.x_test)
     (right,) = np.nonzero(label == data.y_test)
     chosen = right[: max(args.cw_images, args.pairs)]
     n_classes = data.n_classes
@@ -68,7 +68,7 @@ def check_cw(
 
     for confidence in args.confidence:
         x_adv, success = cw(confidence)
-        margin = margin_of(models.logits_fn(model)(x_adv), y, targeted=True)[success]
+        margin = margin_of(inference.logits_fn(model)(x_adv), y, targeted=True)[success]
         reached = (margin >= confidence).sum()
         print(
             f"C&W confidence {confidence:g}: {success.sum()} of {len(x)} succeed, {reached} of "

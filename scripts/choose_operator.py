@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nmutant_cli.artifacts import RunFolder, file_digest
 from nmutant_cli.cli.options import prepare
-from nmutant_cli.config_file import load
+from nmutant_cli.config.loading import load
+from nmutant_cli.pipeline.run_folder import RunFolder, file_digest
 
 CLEAN_KAPPAS = (0.01, 0.04, 0.1)
 """For each of these the largest step size at which clean images' mean kappa is no higher."""
@@ -47,14 +47,14 @@ def step_sizes(kind: Any, guarded: Any, clean: Any) -> list[float]:
 
 def verdicts_of_count(changes: Any, clean: Any, m: int) -> tuple[Any, Any]:
     """More changes among ``m`` than 95% of the clean images; asking ends when that is settled."""
-    from nmutant_cli.comparison import needed, threshold
+    from nmutant_cli.pipeline.compare import needed, threshold
 
     limit = threshold(clean[:, :m].mean(axis=1), FALSE_ALARMS)
     return changes[:, :m].mean(axis=1) > limit, needed(changes[:, :m], limit)
 
 
 def verdicts_of_wald(changes: Any, p0: float, p1: float) -> tuple[Any, Any]:
-    from nmutant_cli.sprt import Test, Tests
+    from nmutant_cli.detection.sprt import Test, Tests
     from nmutant_cli.types import Verdict
 
     tests = Tests(Test("wald", p0, p1, 0.05, 0.05, MUTATIONS), len(changes))
@@ -95,12 +95,12 @@ def main() -> None:
     log = prepare(quiet=False)
     _, settings = load(args.config, args.set, args.seed)
 
-    from nmutant_cli.comparing import CLEAN, clean_images, guard, in_first_half
-    from nmutant_cli.comparison import changes_in
     from nmutant_cli.detectors import Guarded, kappa
-    from nmutant_cli.experiment import Experiment
-    from nmutant_cli.measuring import measured, read_records
-    from nmutant_cli.tables import NORMAL
+    from nmutant_cli.pipeline.compare import changes_in
+    from nmutant_cli.pipeline.experiment import Experiment
+    from nmutant_cli.pipeline.kappa import measured, read_records
+    from nmutant_cli.pipeline.scores import CLEAN, clean_images, guard, in_first_half
+    from nmutant_cli.report.tables import NORMAL
 
     # Rotation and contrast alone are left out for time.
     kinds = [kappa.Calibrated, kappa.LargerOcclusion, kappa.Gaussian, kappa.Translation]

@@ -25,18 +25,19 @@ import numpy as np
 import pandas as pd
 from from_kappa import beta, expected
 
-from nmutant_cli import models, published
-from nmutant_cli.config_file import load
+from nmutant_cli.config.loading import load
 from nmutant_cli.datasets import load_dataset
-from nmutant_cli.measuring import read_records
-from nmutant_cli.mutations import Mutations, MutationStream
-from nmutant_cli.samples import SampleSet, from_8_bits
-from nmutant_cli.sensitivity import FixedMutations, Subjects
-from nmutant_cli.sprt import Test
-from nmutant_cli.sprt_exact import Mixture
-from nmutant_cli.tables import to_csv, to_text
+from nmutant_cli.detection.exact import Mixture
+from nmutant_cli.detection.sprt import Test
+from nmutant_cli.mutation.operator import Mutations, MutationStream
+from nmutant_cli.mutation.sensitivity import FixedMutations, Subjects
+from nmutant_cli.networks import inference
+from nmutant_cli.paper import published
+from nmutant_cli.pipeline.jobs import Answers, Here, Job, Network
+from nmutant_cli.pipeline.kappa import read_records
+from nmutant_cli.pipeline.samples import SampleSet, from_8_bits
+from nmutant_cli.report.tables import to_csv, to_text
 from nmutant_cli.types import Floats
-from nmutant_cli.workers import Answers, Here, Job, Network
 
 TITLES = {"normal": "normal", "fgsm": "FGSM", "cw": "C&W", "jsma": "JSMA", "bb": "BB", "wl": "WL"}
 ATTACKS = ("fgsm", "cw", "jsma", "bb")
@@ -111,7 +112,7 @@ def count(args: argparse.Namespace) -> Found:
 
 
 def _double_dropout(old: Path, new: Path) -> None:
-    model = models.load(old)
+    model = inference.load(old)
     for layer in model.layers:
         if hasattr(layer, "rate"):
             layer.rate = 2 * layer.rate
@@ -234,10 +235,10 @@ def shares(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """``kappa_percent`` is a share of an attack set: relabelled by saving, or wrong before."""
     folders = [(args.run, slug, "") for slug in ATTACKS]
     folders += [(args.weak, "fgsm", ", eps 0.3 on the scale of 0..255")] if args.weak else []
-    model, data = models.load(args.run / "model.keras"), load_dataset("cifar10")
+    model, data = inference.load(args.run / "model.keras"), load_dataset("cifar10")
     for folder, slug, which in folders:
         samples = SampleSet.load(folder / f"adversarial/{slug}.npz").counted()
-        before = models.predict_labels(model, data.x_test[samples.index])
+        before = inference.predict_labels(model, data.x_test[samples.index])
         for question, text, those in (
             (
                 "c",

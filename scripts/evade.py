@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nmutant_cli.artifacts import RunFolder
 from nmutant_cli.cli.options import prepare
-from nmutant_cli.config_file import load
+from nmutant_cli.config.loading import load
+from nmutant_cli.pipeline.run_folder import RunFolder
 
 FALSE_ALARMS = 0.05
 
 
 def published_adversarial(changes: Any, detection: Any) -> Any:
     """What the rule behind Table 2 says at the first mu; undecided passes, as in the paper."""
-    from nmutant_cli.sprt import Test, Tests
+    from nmutant_cli.detection.sprt import Test, Tests
     from nmutant_cli.types import Verdict
 
     p0, p1 = detection.hypotheses(detection.kappa1, detection.mu[0])
@@ -47,15 +47,15 @@ def main() -> None:
     log = prepare(quiet=False)
     _, settings = load(args.config, args.set, args.seed)
 
-    from nmutant_cli.comparing import CLEAN, scored
-    from nmutant_cli.comparison import changes_in, threshold
     from nmutant_cli.detectors import DETECTORS
-    from nmutant_cli.evasion import WORST, joint_success
-    from nmutant_cli.evasion_figures import evasion_figure
-    from nmutant_cli.experiment import Experiment
-    from nmutant_cli.measuring import read_records
-    from nmutant_cli.reporting import DATASET_TITLES
-    from nmutant_cli.samples import from_8_bits
+    from nmutant_cli.pipeline.compare import changes_in, threshold
+    from nmutant_cli.pipeline.experiment import Experiment
+    from nmutant_cli.pipeline.kappa import read_records
+    from nmutant_cli.pipeline.report import DATASET_TITLES
+    from nmutant_cli.pipeline.samples import from_8_bits
+    from nmutant_cli.pipeline.scores import CLEAN, scored
+    from nmutant_cli.report.evasion import WORST, joint_success
+    from nmutant_cli.report.figures.evasion import evasion_figure
 
     parts: list[pd.DataFrame] = []
     with RunFolder(args.run_folder, say=log.warning) as run:

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from scipy.special import roots_jacobi
 
-from nmutant_cli import published
-from nmutant_cli.measuring import read_records
-from nmutant_cli.sprt import Test
-from nmutant_cli.sprt_exact import Mixture
-from nmutant_cli.tables import to_csv, to_text
+from nmutant_cli.detection.exact import Mixture
+from nmutant_cli.detection.sprt import Test
+from nmutant_cli.paper import published
+from nmutant_cli.pipeline.kappa import read_records
+from nmutant_cli.report.tables import to_csv, to_text
 from nmutant_cli.types import Verdict
 
 SIZE_OF_NORMAL = 1000

@@ -10,13 +10,14 @@ from pathlib import Path
 import keras
 import pandas as pd
 
-from nmutant_cli import models, sprt
-from nmutant_cli.config import Settings
-from nmutant_cli.detection import detect
-from nmutant_cli.labelers import KerasLabel
-from nmutant_cli.mutations import MutationStream
-from nmutant_cli.samples import SampleSet, from_8_bits
-from nmutant_cli.sensitivity import FixedMutations, Subjects, tally
+from nmutant_cli.config.settings import Settings
+from nmutant_cli.detection import sprt
+from nmutant_cli.detection.detect import detect
+from nmutant_cli.mutation.graph import KerasLabel
+from nmutant_cli.mutation.operator import MutationStream
+from nmutant_cli.mutation.sensitivity import FixedMutations, Subjects, tally
+from nmutant_cli.networks import inference
+from nmutant_cli.pipeline.samples import SampleSet, from_8_bits
 from nmutant_cli.types import Verdict
 
 NETWORKS = ("base", "smoothed")
@@ -30,7 +31,7 @@ def make(run: Path, folder: Path, settings: Settings, size: int) -> None:
     for name in NETWORKS:
         file = _file(name)
         # Without the optimiser's state a network takes a third of the room.
-        keras.saving.save_model(models.load(run / file), folder / file, include_optimizer=False)
+        keras.saving.save_model(inference.load(run / file), folder / file, include_optimizer=False)
     for slug, network in _sets(settings).items():
         if network in NETWORKS:
             where = "adversarial" if slug in settings.attack.sets else "samples"
@@ -55,7 +56,7 @@ def measure(
     for slug, network in _sets(settings).items():
         if network not in NETWORKS:
             continue
-        model = models.load(folder / _file(network))
+        model = inference.load(folder / _file(network))
         samples = SampleSet.load(folder / f"{slug}.npz")
         attacked = slug in settings.attack.sets
         images = from_8_bits(samples.image8) if attacked else samples.image

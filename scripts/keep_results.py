@@ -14,7 +14,7 @@ from pathlib import Path
 
 import golden
 
-from nmutant_cli.config_file import load
+from nmutant_cli.config.loading import load
 
 TABLES = ("compared/table1.csv", "compared/table2.csv", "compared/claims.csv")
 OTHERS = ("roc.csv", "relabelling.csv", "manifest.json")

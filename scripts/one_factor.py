@@ -15,9 +15,9 @@ from pathlib import Path
 import pandas as pd
 
 from nmutant_cli.cli import main as nmutant
-from nmutant_cli.config_file import load
-from nmutant_cli.measuring import read_records
-from nmutant_cli.tables import table1, to_csv, to_text
+from nmutant_cli.config.loading import load
+from nmutant_cli.pipeline.kappa import read_records
+from nmutant_cli.report.tables import table1, to_csv, to_text
 
 SETS = ["attack.sets.cw=null", "attack.sets.jsma=null", "attack.sets.bb=null"]
 SIZE = [

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from nmutant_cli import models
 from nmutant_cli.cli import main as nmutant
-from nmutant_cli.config_file import load
-from nmutant_cli.measuring import read_records
-from nmutant_cli.published import compare_table2
-from nmutant_cli.samples import SampleSet, from_8_bits
-from nmutant_cli.tables import table2, to_csv, to_text
+from nmutant_cli.config.loading import load
+from nmutant_cli.networks import inference
+from nmutant_cli.paper.published import compare_table2
+from nmutant_cli.pipeline.kappa import read_records
+from nmutant_cli.pipeline.samples import SampleSet, from_8_bits
+from nmutant_cli.report.tables import table2, to_csv, to_text
 
 TITLES = {"cw": "C&W", "jsma": "JSMA", "bb": "BB"}
 SETTINGS = [
@@ -57,9 +57,9 @@ def main() -> None:
             records[records["samples"].isin(titles)], titles, "MNIST", sizes,
             ["published"], 0.0017, wanted.mu,
         )  # fmt: skip
-        model = models.load(folder / f"model-{network}.keras")
+        model = inference.load(folder / f"model-{network}.keras")
         otherwise = {
-            title: 100 * (models.predict_labels(model, from_8_bits(s.image8)) != s.label).mean()
+            title: 100 * (inference.predict_labels(model, from_8_bits(s.image8)) != s.label).mean()
             for title, s in ((titles[slug], samples[slug]) for slug in titles)
         }
         found.append(

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from nmutant_cli.networks import initialize
+from nmutant_cli.networks.architectures import initialize
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import Bounds
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import python
 
-from nmutant_cli import artifacts
-from nmutant_cli.artifacts import Journal, RunFolder, digest_of, file_digest, replacing
 from nmutant_cli.errors import ArtifactError, DataError
+from nmutant_cli.pipeline import run_folder
+from nmutant_cli.pipeline.run_folder import Journal, RunFolder, digest_of, file_digest, replacing
 
 
 class Maker:
@@ -158,9 +158,9 @@ def test_a_disk_that_fills_at_the_last_moment(tmp_path, monkeypatch, call):
     with RunFolder(tmp_path) as run:
         path = run.make("a.txt", {"x": 1}, Maker())
         if call == "fsync":
-            monkeypatch.setattr(artifacts.os, "fsync", full)
+            monkeypatch.setattr(run_folder.os, "fsync", full)
         else:
-            monkeypatch.setattr(artifacts.Path, "replace", full)
+            monkeypatch.setattr(run_folder.Path, "replace", full)
         with pytest.raises(ArtifactError, match="No space left on device"):
             run.make("a.txt", {"x": 2}, Maker("other"))
         monkeypatch.undo()
@@ -206,7 +206,7 @@ def test_an_unwritable_run_folder(tmp_path, monkeypatch):
     def denied(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(artifacts.tempfile, "TemporaryFile", denied)
+    monkeypatch.setattr(run_folder.tempfile, "TemporaryFile", denied)
     with pytest.raises(ArtifactError, match="Permission denied"), RunFolder(tmp_path / "run"):
         pass
 
@@ -222,7 +222,7 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-from nmutant_cli.artifacts import RunFolder
+from nmutant_cli.pipeline.run_folder import RunFolder
 from nmutant_cli.errors import ArtifactError
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from keras import layers
 
-from nmutant_cli import samples
 from nmutant_cli.attacks import adaptive, blackbox, craft, cw, noise
-from nmutant_cli.config import Mutation, Settings
+from nmutant_cli.config.attacks import AdaptiveParams, CWParams, NoiseParams
+from nmutant_cli.config.settings import Mutation, Settings
 from nmutant_cli.datasets import Dataset
 from nmutant_cli.errors import AttackError
-from nmutant_cli.mutations import apply, draw
-from nmutant_cli.params import AdaptiveParams, CWParams, NoiseParams
+from nmutant_cli.mutation.operator import apply, draw
+from nmutant_cli.pipeline import samples
 from nmutant_cli.seeding import stream
 
 SETTINGS = {

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from nmutant_cli.attacks import blackbox, craft, fgsm
+from nmutant_cli.config.attacks import BlackBoxParams, CWParams, FGSMParams
 from nmutant_cli.errors import AttackError
-from nmutant_cli.params import BlackBoxParams, CWParams, FGSMParams
 from nmutant_cli.seeding import stream
 
 SMALL = BlackBoxParams(method="blackbox", holdout=12, data_aug=3, epochs=1, batch_size=16)
@@ -64,7 +64,7 @@ def test_each_round_steps_by_lambda_in_the_sign_of_that_round(monkeypatch):
         return augment(model, x, y, lmbda, bounds)
 
     monkeypatch.setattr(blackbox, "jacobian_augmentation", spy)
-    monkeypatch.setattr(blackbox.models, "fit", lambda *args, **options: None)
+    monkeypatch.setattr(blackbox.training, "fit", lambda *args, **options: None)
     settings = {"holdout": 2, "data_aug": 6, "epochs": 1, "lambda": 0.2}
     train(Spy(), BlackBoxParams(method="blackbox", **settings), HOLDOUT[:2])
     assert steps == [-0.2, -0.2, -0.2, 0.2, 0.2]

@@ -13,8 +13,7 @@ import pytest
 import tensorflow as tf
 
 from nmutant_cli.attacks import ATTACKS, attack, craft
-from nmutant_cli.errors import AttackError
-from nmutant_cli.params import (
+from nmutant_cli.config.attacks import (
     AdaptiveParams,
     BIMParams,
     BlackBoxParams,
@@ -24,6 +23,7 @@ from nmutant_cli.params import (
     NoiseParams,
     PGDParams,
 )
+from nmutant_cli.errors import AttackError
 from nmutant_cli.types import Bounds
 
 FGSM = FGSMParams(method="fgsm", eps=0.1)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from nmutant_cli.attacks import craft, cw
+from nmutant_cli.config.attacks import CWParams
 from nmutant_cli.errors import AttackError
-from nmutant_cli.params import CWParams
 from nmutant_cli.types import Bounds
 
 SETTINGS = {"max_iterations": 60, "learning_rate": 0.1, "initial_const": 1.0}

@@ -10,8 +10,8 @@ from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 
 from nmutant_cli.attacks import bim, craft, fgsm, pgd
+from nmutant_cli.config.attacks import BIMParams, FGSMParams, PGDParams
 from nmutant_cli.errors import AttackError
-from nmutant_cli.params import BIMParams, FGSMParams, PGDParams
 from nmutant_cli.types import Bounds
 
 MODEL = tools.network()

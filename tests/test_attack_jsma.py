@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmutant_cli.attacks import craft, jsma
+from nmutant_cli.config.attacks import JSMAParams
 from nmutant_cli.errors import AttackError
-from nmutant_cli.params import JSMAParams
 
 
 def literal_pair(alpha, beta, domain, theta):

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from nmutant_cli.attacks import craft
-from nmutant_cli.params import CWParams
+from nmutant_cli.config.attacks import CWParams
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

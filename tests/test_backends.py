@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 from conftest import environment, nmutant, options
 
-from nmutant_cli import backend, models
-from nmutant_cli.config import Mutation
-from nmutant_cli.labelers import KeyedDropout, Mutate
-from nmutant_cli.mutations import MutationStream, apply, draw
-from nmutant_cli.samples import SampleSet, from_8_bits
+from nmutant_cli.config.settings import Mutation
+from nmutant_cli.mutation.graph import KeyedDropout, Mutate
+from nmutant_cli.mutation.operator import MutationStream, apply, draw
+from nmutant_cli.networks import backend, inference
+from nmutant_cli.pipeline.samples import SampleSet, from_8_bits
 
 SEED = 20180514
 NO_TENSORFLOW = "import sys; sys.modules |= dict.fromkeys(('tensorflow', 'cleverhans'))\n"
@@ -78,7 +78,7 @@ def margins(folder, slug, row, step):
     shape = image.shape[1:]
     drawn = MutationStream(shape, Mutation(), SEED, "digits", "kappa", "shared").take(0, 20)
     images = np.concatenate([image[[row]], apply(image[[row] * 20], drawn, step)])
-    logits = np.sort(models.logits_fn(models.load(folder / "model.keras"))(images), axis=1)
+    logits = np.sort(inference.logits_fn(inference.load(folder / "model.keras"))(images), axis=1)
     ahead = logits[:, -1] - logits[:, -2]
     return ahead[0], ahead[1:]
 
@@ -111,7 +111,7 @@ def test_training_without_tensorflow(name, tmp_path):
     for run in ("a", "b"):
         done = on(name, COMMANDS, "train", *options(tmp_path / run))
         assert done.returncode == 0, done.stderr
-        weights.append(models.load(tmp_path / run / "model.keras").get_weights())
+        weights.append(inference.load(tmp_path / run / "model.keras").get_weights())
         assert not list((tmp_path / run).glob(".*checkpoint*"))
     for one, two in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, two)
@@ -136,7 +136,7 @@ def arrays():
 
 LAYERS = """
 import numpy as np, keras
-from nmutant_cli.labelers import KeyedDropout, Mutate
+from nmutant_cli.mutation.graph import KeyedDropout, Mutate
 a = np.load(sys.argv[1])
 a = {k: keras.ops.convert_to_tensor(a[k]) for k in a.files}
 out = {

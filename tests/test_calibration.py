@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from nmutant_cli.calibration import Calibration, Evidence, Network, Promise
-from nmutant_cli.config import Mutation
+from nmutant_cli.config.settings import Mutation
+from nmutant_cli.detection.sprt import Test
 from nmutant_cli.errors import ArtifactError, ConfigError
-from nmutant_cli.guarantee import rate
-from nmutant_cli.sprt import Test
+from nmutant_cli.own_model.calibration import Calibration, Evidence, Network, Promise
+from nmutant_cli.own_model.guarantee import rate
 
 WHOLE = Calibration(
     step_size=5,

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from nmutant_cli import models
-from nmutant_cli.checkpoints import Checkpoint
-from nmutant_cli.config import Model
+from nmutant_cli.config.settings import Model
 from nmutant_cli.datasets import Dataset
+from nmutant_cli.networks import training
+from nmutant_cli.networks.checkpoints import Checkpoint
 
 SETTINGS = Model(network="cifar10_basic", epochs=3, batch_size=16, dropout=[0.5])
 
@@ -44,7 +44,7 @@ def stop(monkeypatch):
 
 
 def train(data, checkpoint=None, seed=3):
-    model, report = models.train(SETTINGS, data, seed, "a", checkpoint=checkpoint)
+    model, report = training.train(SETTINGS, data, seed, "a", checkpoint=checkpoint)
     return model.get_weights(), report
 
 

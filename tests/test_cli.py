@@ -139,9 +139,9 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize("quiet", [False, True])
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_bar_only_on_a_terminal(monkeypatch, tmp_path, quiet, terminal):
-    from nmutant_cli.artifacts import RunFolder
-    from nmutant_cli.config_file import load
-    from nmutant_cli.experiment import Experiment
+    from nmutant_cli.config.loading import load
+    from nmutant_cli.pipeline.experiment import Experiment
+    from nmutant_cli.pipeline.run_folder import RunFolder
 
     stream = Terminal() if terminal else io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)

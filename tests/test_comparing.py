@@ -9,7 +9,7 @@ from conftest import nmutant, options
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmutant_cli.comparison import changes_in, needed, read_table, threshold
+from nmutant_cli.pipeline.compare import changes_in, needed, read_table, threshold
 
 SMALL = (
     "compare.clean=400",

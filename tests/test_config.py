@@ -10,8 +10,9 @@ from conftest import ROOT, nmutant
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nmutant_cli import config, config_file, params
-from nmutant_cli.config import Settings
+from nmutant_cli.config import attacks, loading
+from nmutant_cli.config import settings as fields
+from nmutant_cli.config.settings import Settings
 from nmutant_cli.errors import ConfigError
 
 SHIPPED = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
@@ -20,7 +21,7 @@ SMALL = {"dataset": "digits", "model": {"network": "mnist"}}
 
 def message(name, *overrides):
     with pytest.raises(ConfigError) as caught:
-        config_file.load(str(name), overrides)
+        loading.load(str(name), overrides)
     text = str(caught.value)
     assert len(text.splitlines()) == 1
     return text
@@ -173,7 +174,7 @@ def test_merged_sections_are_no_duplicates(written):
         "dataset: digits\nmodel: &m {network: mnist, epochs: 1}\n"
         "variants: {a: &a {<<: *m, epochs: 2}, b: {<<: *a, epochs: 3}}\n"
     )
-    loaded = config_file.load(str(path))[1]
+    loaded = loading.load(str(path))[1]
     assert loaded.model_settings("a").epochs == 2
     assert loaded.model_settings("b").epochs == 3
 
@@ -182,7 +183,7 @@ def test_an_override_of_one_alias_leaves_the_other(written):
     path = written(
         "dataset: digits\nmodel: {network: mnist}\nvariants: {a: &a {epochs: 1}, b: *a}\n"
     )
-    loaded = config_file.load(str(path), ["variants.a.epochs=7"])[1]
+    loaded = loading.load(str(path), ["variants.a.epochs=7"])[1]
     assert (loaded.model_settings("a").epochs, loaded.model_settings("b").epochs) == (7, 1)
 
 
@@ -208,35 +209,35 @@ def test_an_unknown_config(name, hint):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_config_is_found_from_anywhere(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path, loaded = config_file.load(name)
-    assert config_file.load(name.removesuffix(".yaml")) == (path, loaded)
-    assert config_file.load(str(ROOT / "configs" / name))[1] == loaded
+    path, loaded = loading.load(name)
+    assert loading.load(name.removesuffix(".yaml")) == (path, loaded)
+    assert loading.load(str(ROOT / "configs" / name))[1] == loaded
     assert path.is_absolute()
 
 
 def test_a_file_in_the_working_directory_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits.yaml").write_text(yaml.safe_dump(SMALL | {"seed": 99}))
-    assert config_file.load("digits.yaml")[1].seed == 99
-    assert config_file.load("digits")[1].seed != 99
+    assert loading.load("digits.yaml")[1].seed == 99
+    assert loading.load("digits")[1].seed != 99
 
 
 def test_seed_and_overrides_are_applied():
-    loaded = config_file.load("digits", ["attack.sets.new.method=bim", "detection.alpha=1e-3"], 7)
+    loaded = loading.load("digits", ["attack.sets.new.method=bim", "detection.alpha=1e-3"], 7)
     assert loaded[1].seed == 7
     assert loaded[1].attack.sets["new"].method == "bim"
     assert loaded[1].detection.alpha == 1e-3
 
 
 def test_a_set_or_variant_that_is_null_is_left_out():
-    _, found = config_file.load("mnist", ["attack.sets.bb=null", "variants.longer=null"])
+    _, found = loading.load("mnist", ["attack.sets.bb=null", "variants.longer=null"])
     assert set(found.attack.sets) == {"fgsm", "cw", "jsma"}
     assert set(found.variants) == {"smoothed"}
     assert "longer" in message("mnist", "variants.longer=null")  # bb still asks for it
 
 
 def test_settings_are_frozen():
-    loaded = config_file.load("mnist")[1]
+    loaded = loading.load("mnist")[1]
     for section in (loaded, loaded.model, loaded.attack.sets["fgsm"], loaded.detection):
         for field in type(section).model_fields:
             with pytest.raises(pydantic.ValidationError, match="frozen"):
@@ -245,23 +246,23 @@ def test_settings_are_frozen():
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_settings_survive_being_written_and_read(name, tmp_path):
-    loaded = config_file.load(name)[1]
+    loaded = loading.load(name)[1]
     path = tmp_path / "again.yaml"
     path.write_text(yaml.safe_dump(loaded.model_dump(mode="json")))
-    assert config_file.load(str(path))[1] == loaded
+    assert loading.load(str(path))[1] == loaded
 
 
 def test_the_names_are_those_of_the_code():
     from nmutant_cli.datasets import DATASETS
 
-    assert set(DATASETS) == set(typing.get_args(params.DatasetName))
+    assert set(DATASETS) == set(typing.get_args(attacks.DatasetName))
     assert {m: typing.get_args(p.model_fields["method"].annotation) for m, p in METHODS} == {
         m: (m,) for m, _ in METHODS
     }
-    assert set(params.TITLES) == set(params.METHODS)
+    assert set(attacks.TITLES) == set(attacks.METHODS)
 
 
-METHODS = list(params.METHODS.items())
+METHODS = list(attacks.METHODS.items())
 
 
 def test_the_schema_describes_the_settings():
@@ -300,7 +301,7 @@ def _section(section):
     fields = {}
     for name, field in section.model_fields.items():
         inner = field.annotation
-        nested = isinstance(inner, type) and issubclass(inner, params.Section)
+        nested = isinstance(inner, type) and issubclass(inner, attacks.Section)
         fields[field.alias or name] = JUNK | _section(inner) if nested else JUNK
     return st.fixed_dictionaries({}, optional=fields)
 
@@ -314,7 +315,7 @@ def documents(draw):
     if draw(st.booleans()):
         document["attack"] = {"sets": {"a": draw(ATTACKS)}}
     if draw(st.booleans()):
-        document["variants"] = {"v": draw(_section(config.Model))}
+        document["variants"] = {"v": draw(_section(fields.Model))}
     if draw(st.booleans()):
         document = SMALL | {k: v for k, v in document.items() if isinstance(v, dict)}
     return document
@@ -333,7 +334,7 @@ def test_any_document_gives_settings_or_a_line(document, tmp_path):
     path = tmp_path / "random.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     try:
-        loaded = config_file.load(str(path))[1]
+        loaded = loading.load(str(path))[1]
     except ConfigError as error:
         text = str(error)
     else:
@@ -355,7 +356,7 @@ def test_any_text_gives_settings_or_a_line(text, tmp_path):
 @given(override=st.text(max_size=30) | st.from_regex(r"[a-z.]{1,20}=[\[\]{}a-z0-9:, ]{0,9}"))
 def test_any_override_gives_settings_or_a_line(override):
     try:
-        found = config_file.load("digits", [override])[1]
+        found = loading.load("digits", [override])[1]
     except ConfigError as error:
         text = str(error)
     else:
@@ -400,8 +401,8 @@ def valid(draw):
 def test_valid_settings_survive_being_written_and_read(document, tmp_path):
     path = tmp_path / "valid.yaml"
     path.write_text(yaml.safe_dump(document))
-    loaded = config_file.load(str(path))[1]
+    loaded = loading.load(str(path))[1]
     assert loaded.seed == document["seed"]
     assert loaded.attack.sets["a"].lambda_ == document["attack"]["sets"]["a"]["lambda"]
     path.write_text(yaml.safe_dump(loaded.model_dump(mode="json")))
-    assert config_file.load(str(path))[1] == loaded
+    assert loading.load(str(path))[1] == loaded

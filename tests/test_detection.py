@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmutant_cli.config import Mutation
-from nmutant_cli.detection import detect
-from nmutant_cli.mutations import MutationStream, apply
-from nmutant_cli.sensitivity import (
+from nmutant_cli.config.settings import Mutation
+from nmutant_cli.detection.detect import detect
+from nmutant_cli.detection.sprt import Test, run
+from nmutant_cli.mutation.operator import MutationStream, apply
+from nmutant_cli.mutation.sensitivity import (
     FixedMutations,
     Subjects,
     half_width,
     reference,
     tally,
 )
-from nmutant_cli.sprt import Test, run
 
 SHAPE = (6, 6, 1)
 SETTINGS = Mutation()

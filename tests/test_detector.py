@@ -12,12 +12,12 @@ import pytest
 from conftest import python
 
 from nmutant_cli import Calibration, Detector, calibrate
-from nmutant_cli.calibrating import streams
-from nmutant_cli.config import Mutation
+from nmutant_cli.config.settings import Mutation
+from nmutant_cli.detection.intervals import anytime
+from nmutant_cli.detection.sprt import run
 from nmutant_cli.errors import ConfigError, DataError, ModelError
-from nmutant_cli.intervals import anytime
-from nmutant_cli.mutations import apply
-from nmutant_cli.sprt import run
+from nmutant_cli.mutation.operator import apply
+from nmutant_cli.own_model.calibrate import streams
 
 CALIBRATION = Calibration(step_size=8, p0=0.05, p1=0.2, cap=90, image_shape=own.SHAPE)
 
@@ -58,7 +58,7 @@ def test_nothing_depends_on_order_company_or_batches():
 
 def test_more_images_than_are_looked_at_together(monkeypatch):
     whole = Detector(own.labels, CALIBRATION).detect(own.IMAGES)
-    monkeypatch.setattr("nmutant_cli.detector.TOGETHER", 5)
+    monkeypatch.setattr("nmutant_cli.own_model.detector.TOGETHER", 5)
     assert equal(whole, Detector(own.labels, CALIBRATION).detect(own.IMAGES))
 
 

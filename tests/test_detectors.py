@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from keras import layers
 from sklearn.metrics import roc_auc_score
 
-from nmutant_cli.config import Compare, Mutation
+from nmutant_cli.config.settings import Compare, Mutation
 from nmutant_cli.detectors import mutated_models
 from nmutant_cli.detectors.contract import Guarded
 from nmutant_cli.detectors.lid import LID, LIMIT, lid
@@ -22,7 +22,7 @@ from nmutant_cli.detectors.mutated_models import AGREEMENT, RATES, MutatedModels
 from nmutant_cli.detectors.scores import Margin, Softmax
 from nmutant_cli.detectors.squeezing import Squeezing, reduce_depth, smooth
 from nmutant_cli.errors import DataError, ModelError
-from nmutant_cli.networks import initialize
+from nmutant_cli.networks.architectures import initialize
 
 KINDS = (Softmax, Margin, Squeezing, MutatedModels, LID)
 MUTATIONS = 12

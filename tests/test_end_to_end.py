@@ -21,7 +21,7 @@ PICTURES = ("ratio", "kappa", "roc", "neighbourhood", "panel")
 
 def artefacts(folder: Path) -> dict[str, tuple[int, str]]:
     """When each file was written, and what is in it."""
-    from nmutant_cli.artifacts import file_digest
+    from nmutant_cli.pipeline.run_folder import file_digest
 
     return {
         str(path.relative_to(folder)): (path.stat().st_mtime_ns, file_digest(path))
@@ -81,7 +81,7 @@ def test_the_command_prints_both_tables_and_the_paths(finished):
 
 def test_the_sample_sets(finished):
     from nmutant_cli.datasets import load_dataset
-    from nmutant_cli.samples import SampleSet, to_8_bits
+    from nmutant_cli.pipeline.samples import SampleSet, to_8_bits
 
     data = load_dataset("digits")
     for slug in SETS:
@@ -112,7 +112,7 @@ def test_pictures_and_page(finished):
 
 
 def test_the_manifest(finished):
-    from nmutant_cli.artifacts import digest_of, file_digest
+    from nmutant_cli.pipeline.run_folder import digest_of, file_digest
 
     entries = json.loads((finished / "manifest.json").read_text())["artefacts"]
     assert set(entries) == set(artefacts(finished)) - {"manifest.json"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nmutant_cli import estimate
-from nmutant_cli.config_file import load
+from nmutant_cli.config.loading import load
 from nmutant_cli.datasets import Dataset
+from nmutant_cli.pipeline import estimate
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmutant_cli.errors import ArtifactError
-from nmutant_cli.evasion import ATTEMPT, WORST, joint_success
-from nmutant_cli.evasion_figures import evasion_figure
-from nmutant_cli.figures import to_png
+from nmutant_cli.report.evasion import ATTEMPT, WORST, joint_success
+from nmutant_cli.report.figures.evasion import evasion_figure
+from nmutant_cli.report.figures.sensitivity import to_png
 
 
 def attempts(*rows):

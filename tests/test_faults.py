@@ -28,7 +28,7 @@ def same_results(folder, finished):
 
 @pytest.mark.parametrize("piece", [0, 2, 17])
 def test_stopped_between_pieces(finished, folder, monkeypatch, piece):
-    from nmutant_cli.artifacts import Journal
+    from nmutant_cli.pipeline.run_folder import Journal
 
     for path in (*folder.glob("kappa/*.csv"), *folder.glob("detections/*.csv")):
         path.unlink()
@@ -60,7 +60,7 @@ def test_stopped_between_pieces(finished, folder, monkeypatch, piece):
     [pytest.param("model.keras", marks=pytest.mark.slow), "adversarial/cw.npz", "report.html"],
 )
 def test_stopped_while_writing(finished, folder, monkeypatch, name):
-    from nmutant_cli.artifacts import RunFolder
+    from nmutant_cli.pipeline.run_folder import RunFolder
 
     (folder / name).unlink()
     make = RunFolder.make
@@ -197,17 +197,17 @@ def test_a_full_disk_while_a_network_is_saved(tmp_path, small_files):
 
 @pytest.mark.parametrize("name", ["adversarial/fgsm.npz", "kappa/jsma.csv", "figures/panel.png"])
 def test_a_disk_that_fills_later(finished, folder, monkeypatch, name):
-    from nmutant_cli import artifacts
+    from nmutant_cli.pipeline import run_folder
 
     (folder / name).unlink()
-    replace = artifacts.Path.replace
+    replace = run_folder.Path.replace
 
     def full(self, target):
         if str(target).endswith(name):
             raise OSError(errno.ENOSPC, "No space left on device")
         return replace(self, target)
 
-    monkeypatch.setattr(artifacts.Path, "replace", full)
+    monkeypatch.setattr(run_folder.Path, "replace", full)
     outcome = nmutant("run", "-q", *options(folder))
     assert outcome.error == f"{folder / name}: cannot be written (No space left on device)"
     assert not (folder / name).exists()

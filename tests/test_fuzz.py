@@ -10,13 +10,14 @@ from conftest import ROOT
 from hypothesis import given, settings
 from PIL import Image
 
-from nmutant_cli import images, models
-from nmutant_cli.artifacts import RunFolder
-from nmutant_cli.calibration import Calibration
-from nmutant_cli.checking import check
-from nmutant_cli.checkpoints import Checkpoint
 from nmutant_cli.errors import NMutantError
-from nmutant_cli.samples import SampleSet
+from nmutant_cli.networks import inference, training
+from nmutant_cli.networks.checkpoints import Checkpoint
+from nmutant_cli.own_model import images
+from nmutant_cli.own_model.calibration import Calibration
+from nmutant_cli.paper.checking import check
+from nmutant_cli.pipeline.run_folder import RunFolder
+from nmutant_cli.pipeline.samples import SampleSet
 
 DOCUMENTS = test_config.test_any_document_gives_settings_or_a_line.hypothesis.inner_test
 OVERRIDES = test_config.test_any_override_gives_settings_or_a_line.hypothesis.inner_test
@@ -63,7 +64,7 @@ def read_samples(path):
 
 
 def read_network(path):
-    models.load(path, (8, 8, 1))
+    inference.load(path, (8, 8, 1))
 
 
 def read_images(path):
@@ -72,7 +73,7 @@ def read_images(path):
 
 
 def read_checkpoint(path):
-    model = models.keras.Sequential([models.keras.Input((2,)), models.keras.layers.Dense(2)])
+    model = training.keras.Sequential([training.keras.Input((2,)), training.keras.layers.Dense(2)])
     model.compile("adam", "mse")
     assert Checkpoint(path, "key").restore(model) in (0, 3)
 
@@ -88,7 +89,7 @@ def source(finished, tmp_path):
     np.save(own / "a.npy", picture[None] / np.float32(255))
     np.savez_compressed(own / "a.npz", images=picture[None])
     Calibration(step_size=1, p0=0.01, p1=0.05, cap=500).save(own / "a.yaml")
-    model = models.keras.Sequential([models.keras.Input((2,)), models.keras.layers.Dense(2)])
+    model = training.keras.Sequential([training.keras.Input((2,)), training.keras.layers.Dense(2)])
     model.compile("adam", "mse")
     Checkpoint(own / "checkpoint.npz", "key").save(model, 3)
     return {

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from nmutant_cli.checking import check
-from nmutant_cli.config_file import load
+from nmutant_cli.config.loading import load
+from nmutant_cli.paper.checking import check
 
 RESULTS = sorted(path.parent for path in (ROOT / "results").glob("*/table1.csv"))
 SLICES = sorted(path.parent for path in (ROOT / "results").glob("*/slice/counts.csv"))

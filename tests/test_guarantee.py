@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from scipy.stats import beta as beta_distribution
 from scipy.stats import binom
 
+from nmutant_cli.detection.exact import Mixture, curves
+from nmutant_cli.detection.sprt import Test, run
 from nmutant_cli.errors import ConfigError, DataError
-from nmutant_cli.guarantee import (
+from nmutant_cli.own_model.guarantee import (
     LEAST,
     ODDS,
     Wanted,
@@ -21,8 +23,6 @@ from nmutant_cli.guarantee import (
     raised_above,
     scores,
 )
-from nmutant_cli.sprt import Test, run
-from nmutant_cli.sprt_exact import Mixture, curves
 from nmutant_cli.types import Verdict
 
 
@@ -133,8 +133,8 @@ def test_the_promise_holds(target, monkeypatch):
     With one seed; the slack is what chance would give a procedure that is just good enough in
     1 of 1,000 tries. A test with the p0 of the paper (the mean of kappa) fails it every time.
     """
-    monkeypatch.setattr("nmutant_cli.guarantee.ODDS", (8.0,))
-    monkeypatch.setattr("nmutant_cli.guarantee.CAPS", (1.0,))
+    monkeypatch.setattr("nmutant_cli.own_model.guarantee.ODDS", (8.0,))
+    monkeypatch.setattr("nmutant_cli.own_model.guarantee.CAPS", (1.0,))
     rng = np.random.default_rng(5)
     wanted = Wanted(target=target, probability=0.9)
     adversarial = {"attack": {1.0: sequences(rng, rng.beta(2, 4, 40))}}

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from nmutant_cli.html import COLUMNS, RULES, render
-from nmutant_cli.tables import table1, table2
+from nmutant_cli.report.page import COLUMNS, RULES, render
+from nmutant_cli.report.tables import table1, table2
 
 TITLES = {"normal": "normal", "cw": "C&W"}
 VOID = {"meta", "img"}

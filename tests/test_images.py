@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from nmutant_cli.errors import DataError
-from nmutant_cli.images import read
+from nmutant_cli.own_model.images import read
 
 
 def stacked(items):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from nmutant_cli.intervals import anytime, clopper_pearson
-from nmutant_cli.sprt import Test
-from nmutant_cli.sprt_exact import ends
+from nmutant_cli.detection.exact import ends
+from nmutant_cli.detection.intervals import anytime, clopper_pearson
+from nmutant_cli.detection.sprt import Test
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from nmutant_cli import labelers
-from nmutant_cli.config import Mutation
+from nmutant_cli.config.settings import Mutation
 from nmutant_cli.errors import ModelError
-from nmutant_cli.labelers import KerasLabel, Mutate, arguments
-from nmutant_cli.mutations import MutationStream, apply, draw, identity
-from nmutant_cli.networks import NETWORKS, initialize
+from nmutant_cli.mutation import graph
+from nmutant_cli.mutation.graph import KerasLabel, Mutate, arguments
+from nmutant_cli.mutation.operator import MutationStream, apply, draw, identity
+from nmutant_cli.networks.architectures import NETWORKS, initialize
 from nmutant_cli.types import Bounds
 
 SHAPES = [(28, 28, 1), (32, 32, 3), (5, 9, 3)]
@@ -102,7 +102,7 @@ def test_dropout_left_on_depends_on_the_key_alone():
 
 @pytest.mark.parametrize("rate", [0.2, 0.5, 0.8])
 def test_the_keyed_mask_drops_its_share_and_keeps_the_mean(rate):
-    from nmutant_cli.labelers import KeyedDropout
+    from nmutant_cli.mutation.graph import KeyedDropout
 
     keys = np.random.default_rng(0).integers(0, 2**31, 400).astype(np.int32)
     out = np.asarray(KeyedDropout(rate, salt=3)([np.ones((400, 500), np.float32), keys]))
@@ -148,7 +148,7 @@ class Clocked:
 )
 def test_the_fastest_batch_size_is_chosen(milliseconds, best, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(labelers.time, "perf_counter", lambda: clock[0])
-    calls = dict(zip(labelers.SIZES, milliseconds, strict=True))
-    found = labelers.fastest(lambda size: Clocked(size, calls[size], clock))
+    monkeypatch.setattr(graph.time, "perf_counter", lambda: clock[0])
+    calls = dict(zip(graph.SIZES, milliseconds, strict=True))
+    found = graph.fastest(lambda size: Clocked(size, calls[size], clock))
     assert found.batch_size == best

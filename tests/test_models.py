@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from conftest import python
 
-from nmutant_cli import models
-from nmutant_cli.config import Model
+from nmutant_cli.config.attacks import NetworkName
+from nmutant_cli.config.settings import Model
 from nmutant_cli.datasets import Dataset
 from nmutant_cli.errors import ModelError
-from nmutant_cli.networks import NETWORKS
-from nmutant_cli.params import NetworkName
+from nmutant_cli.networks import inference, training
+from nmutant_cli.networks.architectures import NETWORKS
 
 DROPOUTS = {"mnist": 0, "cifar10_basic": 1, "cifar10_allconv": 3, "substitute": 0}
 SHAPES = {"cifar10_basic": (32, 32, 3), "cifar10_allconv": (32, 32, 3)}
@@ -38,13 +38,13 @@ def test_the_names_are_those_of_the_settings():
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_network_gives_logits(network):
     data = small(SHAPES.get(network, (28, 28, 1)), 4)
-    model = models.build(Model(network=network), data, 0, "test")
-    logits = models.logits_fn(model, batch_size=3)(data.x_train)
+    model = training.build(Model(network=network), data, 0, "test")
+    logits = inference.logits_fn(model, batch_size=3)(data.x_train)
     assert logits.shape == (4, 10)
     assert logits.dtype == np.float32
     assert np.isfinite(logits).all()
-    assert models.logits_fn(model, batch_size=3)(data.x_train[:0]).shape == (0, 10)
-    labels = models.predict_labels(model, data.x_train, batch_size=3)
+    assert inference.logits_fn(model, batch_size=3)(data.x_train[:0]).shape == (0, 10)
+    labels = inference.predict_labels(model, data.x_train, batch_size=3)
     assert labels.dtype == np.int64
     np.testing.assert_array_equal(labels, logits.argmax(axis=1))
     assert (
@@ -55,7 +55,7 @@ def test_a_network_gives_logits(network):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_papers_initialization_has_filters_of_unit_norm(network):
     data = small(SHAPES.get(network, (28, 28, 1)), 1)
-    model = models.build(Model(network=network, initialization="paper"), data, 0, "test")
+    model = training.build(Model(network=network, initialization="paper"), data, 0, "test")
     for value in weights(model):
         if value.ndim == 1:
             assert not value.any()
@@ -66,7 +66,7 @@ def test_the_papers_initialization_has_filters_of_unit_norm(network):
 
 def test_keras_initialization_is_glorot():
     data = small((28, 28, 1), 1)
-    model = models.build(Model(network="substitute", initialization="keras"), data, 0, "test")
+    model = training.build(Model(network="substitute", initialization="keras"), data, 0, "test")
     kernel = weights(model)[0]
     limit = np.sqrt(6 / sum(kernel.shape))
     assert 0.99 * limit < np.abs(kernel).max() <= limit
@@ -77,9 +77,9 @@ def test_keras_initialization_is_glorot():
 def test_the_same_seed_trains_the_same_network(network):
     data = small(n=20)
     settings = Model(network=network, epochs=1, batch_size=10)
-    first, report = models.train(settings, data, 3, "a")
-    again, report_again = models.train(settings, data, 3, "a")
-    other, _ = models.train(settings, data, 4, "a")
+    first, report = training.train(settings, data, 3, "a")
+    again, report_again = training.train(settings, data, 3, "a")
+    other, _ = training.train(settings, data, 4, "a")
     for one, two in zip(weights(first), weights(again), strict=True):
         np.testing.assert_array_equal(one, two)
     assert any(
@@ -87,13 +87,13 @@ def test_the_same_seed_trains_the_same_network(network):
     )
     assert report == report_again
     assert report.parameters == first.count_params()
-    labels = models.predict_labels(first, data.x_train)
+    labels = inference.predict_labels(first, data.x_train)
     assert report.train_accuracy == (labels == data.y_train).mean()
 
 
 def test_training_learns():
     data = small()
-    _, report = models.train(
+    _, report = training.train(
         Model(network="substitute", epochs=25, batch_size=10, initialization="keras"), data, 0, "a"
     )
     assert report.train_accuracy > 0.9
@@ -103,7 +103,7 @@ def test_training_learns():
 def trained_in():
     def train(**changes):
         settings = Model(network="cifar10_basic", epochs=3, batch_size=10, **changes)
-        model, _ = models.train(settings, small((8, 8, 1)), 3, "a")
+        model, _ = training.train(settings, small((8, 8, 1)), 3, "a")
         return model
 
     return train
@@ -116,7 +116,7 @@ def test_training_in_bfloat16_gives_another_network_in_float32(trained_in, tmp_p
         np.testing.assert_allclose(a, b, atol=0.05)
     assert any(not np.array_equal(a, b) for a, b in zip(weights(plain), weights(half), strict=True))
     half.save(tmp_path / "model.keras")
-    loaded = models.load(tmp_path / "model.keras", (8, 8, 1))
+    loaded = inference.load(tmp_path / "model.keras", (8, 8, 1))
     assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
     assert keras.config.dtype_policy().name == "float32"  # for what is built next
 
@@ -139,7 +139,7 @@ def test_cosine_ends_where_the_rate_is_nothing(monkeypatch):
 
     monkeypatch.setattr(keras.Model, "fit", fit)
     settings = Model(network="substitute", epochs=4, batch_size=10, schedule="cosine")
-    models.train(settings, data, 0, "a")
+    training.train(settings, data, 0, "a")
     expected = 1e-3 * (1 + np.cos(np.pi * np.arange(1, 5) / 4)) / 2
     np.testing.assert_allclose(rates, expected, atol=1e-9)
 
@@ -162,30 +162,30 @@ def test_a_later_setting_at_its_default_leaves_the_recipe_as_it_was():
 def test_as_many_drop_rates_as_the_network_takes(network):
     data = small(SHAPES.get(network, (28, 28, 1)), 1)
     taken = DROPOUTS[network]
-    model = models.build(Model(network=network, dropout=[0.25] * taken), data, 0, "test")
+    model = training.build(Model(network=network, dropout=[0.25] * taken), data, 0, "test")
     rates = [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
     assert rates == [0.25] * taken
     expected = rf"^model\.dropout: .* has {taken + 1} rates, the network {network} takes {taken}$"
     with pytest.raises(ModelError, match=expected):
-        models.build(Model(network=network, dropout=[0.25] * (taken + 1)), data, 0, "test")
+        training.build(Model(network=network, dropout=[0.25] * (taken + 1)), data, 0, "test")
 
 
 def test_a_network_too_large_for_the_images():
     with pytest.raises(ModelError, match=r"^model\.network: mnist cannot be built for .*$"):
-        models.build(Model(network="mnist"), small((8, 8, 1), 1), 0, "test")
+        training.build(Model(network="mnist"), small((8, 8, 1), 1), 0, "test")
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "model.keras"
-    model = models.build(Model(network="mnist"), small(), 0, "test")
+    model = training.build(Model(network="mnist"), small(), 0, "test")
     model.save(path)
     return path, model
 
 
 def test_a_saved_network_is_loaded(saved):
     path, model = saved
-    loaded = models.load(path, (28, 28, 1))
+    loaded = inference.load(path, (28, 28, 1))
     for one, two in zip(weights(model), weights(loaded), strict=True):
         np.testing.assert_array_equal(one, two)
 
@@ -196,7 +196,7 @@ def test_a_saved_network_opens_with_plain_keras(saved, tmp_path):
     np.save(tmp_path / "images.npy", images)
     code = (
         "import keras, numpy, sys\n"
-        "model = keras.models.load_model(sys.argv[1])\n"
+        "model = keras.training.load_model(sys.argv[1])\n"
         "numpy.save(sys.argv[2] + '/logits.npy', model.predict(numpy.load(sys.argv[2] + "
         "'/images.npy'), verbose=0))\n"
         "assert not any(name.startswith('nmutant') for name in sys.modules)\n"
@@ -204,12 +204,12 @@ def test_a_saved_network_opens_with_plain_keras(saved, tmp_path):
     done = python(code, path, tmp_path)
     assert done.returncode == 0, done.stderr
     logits = np.load(tmp_path / "logits.npy")
-    np.testing.assert_allclose(logits, models.logits_fn(model)(images), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(logits, inference.logits_fn(model)(images), rtol=1e-4, atol=1e-4)
 
 
 def refused(path, shape=(28, 28, 1)):
     with pytest.raises(ModelError) as caught:
-        models.load(path, shape)
+        inference.load(path, shape)
     text = str(caught.value)
     assert text.startswith(f"{path}: ")
     assert len(text.splitlines()) == 1

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nmutant_cli.config import Mutation
-from nmutant_cli.mutations import (
+from nmutant_cli.config.settings import Mutation
+from nmutant_cli.mutation.operator import (
     BLACKOUT,
     DEGREES,
     KINDS,

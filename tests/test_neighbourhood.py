@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from nmutant_cli.figures import to_png
-from nmutant_cli.neighbourhood import (
+from nmutant_cli.report.figures.neighbourhood import (
     Neighbourhood,
     labels_around,
     neighbourhood_figure,
     share_of_other_labels,
 )
+from nmutant_cli.report.figures.sensitivity import to_png
 
 
 def test_the_map_is_a_square_of_the_right_size_around_the_image():

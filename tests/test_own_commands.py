@@ -13,9 +13,9 @@ import pytest
 from conftest import ROOT, nmutant, options, python
 from PIL import Image
 
-from nmutant_cli.artifacts import file_digest
-from nmutant_cli.calibration import Calibration, Network
-from nmutant_cli.detector import Detector
+from nmutant_cli.own_model.calibration import Calibration, Network
+from nmutant_cli.own_model.detector import Detector
+from nmutant_cli.pipeline.run_folder import file_digest
 from nmutant_cli.types import Verdict
 
 
@@ -278,7 +278,7 @@ def test_the_page_for_users_runs_as_it_stands(here, monkeypatch):
     np.save("adversarial.npy", own.IMAGES)
     np.save("new.npy", own.IMAGES)
     (here / "net.keras").rename("mine.keras")
-    monkeypatch.setattr("nmutant_cli.guarantee.ODDS", (8.0,))  # for speed
+    monkeypatch.setattr("nmutant_cli.own_model.guarantee.ODDS", (8.0,))  # for speed
     names: dict = {}
     exec(compile(code, "own-model.md", "exec"), names)
     assert len(names["found"]) == 12

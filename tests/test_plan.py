@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from nmutant_cli.cli import main
-from nmutant_cli.figures import to_png
-from nmutant_cli.sprt import Test
-from nmutant_cli.sprt_figures import plan_figure
+from nmutant_cli.detection.sprt import Test
+from nmutant_cli.report.figures.plan import plan_figure
+from nmutant_cli.report.figures.sensitivity import to_png
 
 
 def plan(*arguments):

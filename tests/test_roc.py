@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from nmutant_cli.figures import to_png
-from nmutant_cli.relabelling import relabelling
-from nmutant_cli.roc import roc_curve, roc_table
-from nmutant_cli.roc_figures import roc_figure
+from nmutant_cli.report.figures.roc import roc_figure
+from nmutant_cli.report.figures.sensitivity import to_png
+from nmutant_cli.report.relabelling import relabelling
+from nmutant_cli.report.roc import roc_curve, roc_table
 
 TITLES = {"normal": "normal", "fgsm": "FGSM"}
 kappas = st.lists(st.integers(0, 12).map(lambda n: n / 12), min_size=1, max_size=60)

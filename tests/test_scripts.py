@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, environment, options
 
-from nmutant_cli.config_file import load
+from nmutant_cli.config.loading import load
 
 
 def commands(found):

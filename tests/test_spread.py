@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nmutant_cli.spread import spread_table1, spread_table2
-from nmutant_cli.spread_figures import spread_figure
+from nmutant_cli.report.figures.networks import spread_figure
+from nmutant_cli.studies.networks import spread_table1, spread_table2
 
 
 def run(kappas, samples="FGSM"):

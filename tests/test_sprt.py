@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmutant_cli.config import Detection
-from nmutant_cli.sprt import RULES, Test, Tests, run
+from nmutant_cli.config.settings import Detection
+from nmutant_cli.detection.sprt import RULES, Test, Tests, run
 from nmutant_cli.types import Verdict
 
 MU = (1.2, 1.5, 1.8, 2.0)

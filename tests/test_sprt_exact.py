@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmutant_cli.config import Detection
-from nmutant_cli.sprt import RULES, Test, Tests, run
-from nmutant_cli.sprt_exact import Mixture, achieved, curves, ends, quantile, stopping
+from nmutant_cli.config.settings import Detection
+from nmutant_cli.detection.exact import Mixture, achieved, curves, ends, quantile, stopping
+from nmutant_cli.detection.sprt import RULES, Test, Tests, run
 from nmutant_cli.types import Verdict
 
 MNIST_MU = (1.2, 1.5, 1.8, 2.0)

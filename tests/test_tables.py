@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmutant_cli.errors import ArtifactError
-from nmutant_cli.sensitivity import half_width
-from nmutant_cli.tables import formatted, means, table1, table2, to_csv, to_text
+from nmutant_cli.mutation.sensitivity import half_width
+from nmutant_cli.report.tables import formatted, means, table1, table2, to_csv, to_text
 
 TITLES = {"normal": "normal", "fgsm": "FGSM", "cw": "C&W", "wl": "WL"}
 STEPS = (1.0, 5.0, 10.0)

@@ -7,7 +7,7 @@ import pytest
 from conftest import nmutant, options
 from test_faults import same_results
 
-from nmutant_cli.artifacts import Journal
+from nmutant_cli.pipeline.run_folder import Journal
 
 COUNTS = 6 * 3 + 6
 """Pieces of the tiny experiment: six sets at three step sizes, and their decisions."""

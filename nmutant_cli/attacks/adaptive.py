@@ -26,10 +26,10 @@ import tensorflow as tf
 
 from nmutant_cli.attacks import cw
 from nmutant_cli.attacks.batches import PredictLogits
-from nmutant_cli.config import Mutation
-from nmutant_cli.labelers import Mutate
-from nmutant_cli.mutations import draw
-from nmutant_cli.params import AdaptiveParams
+from nmutant_cli.config.attacks import AdaptiveParams
+from nmutant_cli.config.settings import Mutation
+from nmutant_cli.mutation.graph import Mutate
+from nmutant_cli.mutation.operator import draw
 from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 
 BATCH_SIZE = 1

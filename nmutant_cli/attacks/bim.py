@@ -9,8 +9,8 @@ from cleverhans.tf2.attacks.basic_iterative_method import basic_iterative_method
 
 from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits, in_batches
 from nmutant_cli.attacks.fgsm import NORMS
+from nmutant_cli.config.attacks import BIMParams
 from nmutant_cli.errors import AttackError
-from nmutant_cli.params import BIMParams
 from nmutant_cli.types import Bounds, Images, Labels
 
 

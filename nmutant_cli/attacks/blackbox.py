@@ -18,12 +18,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nmutant_cli import models
 from nmutant_cli.attacks import fgsm
 from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits, in_batches, logits_of
+from nmutant_cli.config.attacks import BlackBoxParams, FGSMParams, SubstituteParams
 from nmutant_cli.errors import AttackError
-from nmutant_cli.networks import NETWORKS, initialize
-from nmutant_cli.params import BlackBoxParams, FGSMParams, SubstituteParams
+from nmutant_cli.networks import training
+from nmutant_cli.networks.architectures import NETWORKS, initialize
 from nmutant_cli.types import Bounds, Images, Labels, Predict
 
 
@@ -72,7 +72,7 @@ def train_substitute(
     x = holdout
     y = _ask(oracle, x, n_classes)
     for round_ in range(params.data_aug):
-        models.fit(
+        training.fit(
             model,
             x,
             np.eye(n_classes)[y],

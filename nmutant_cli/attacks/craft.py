@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nmutant_cli.config.attacks import AttackParams
 from nmutant_cli.errors import AttackError
-from nmutant_cli.params import AttackParams
 from nmutant_cli.types import AnyArray, Bools, Bounds, Floats, Images, Ints, Labels, Predict
 
 if TYPE_CHECKING:

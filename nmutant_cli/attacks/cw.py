@@ -26,8 +26,8 @@ import numpy as np
 import tensorflow as tf
 
 from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits
+from nmutant_cli.config.attacks import CWParams, NearestParams
 from nmutant_cli.errors import AttackError
-from nmutant_cli.params import CWParams, NearestParams
 from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8

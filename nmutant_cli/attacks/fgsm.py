@@ -8,7 +8,7 @@ import numpy as np
 from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 
 from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits, in_batches
-from nmutant_cli.params import FGSMParams
+from nmutant_cli.config.attacks import FGSMParams
 from nmutant_cli.types import Bounds, Images, Labels
 
 NORMS = {"inf": np.inf, "1": 1, "2": 2}

@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from nmutant_cli.attacks.batches import PredictLogits, padded
+from nmutant_cli.config.attacks import JSMAParams
 from nmutant_cli.errors import AttackError
-from nmutant_cli.params import JSMAParams
 from nmutant_cli.types import Bounds, Floats, Images, Labels
 
 BATCH_SIZE = 16

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits
-from nmutant_cli.params import NoiseParams
+from nmutant_cli.config.attacks import NoiseParams
 from nmutant_cli.types import Bounds, Images, Labels
 
 

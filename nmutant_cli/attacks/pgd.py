@@ -18,8 +18,8 @@ from cleverhans.tf2.utils import clip_eta
 
 from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits, in_batches
 from nmutant_cli.attacks.fgsm import NORMS
+from nmutant_cli.config.attacks import PGDParams
 from nmutant_cli.errors import AttackError
-from nmutant_cli.params import PGDParams
 from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 
 

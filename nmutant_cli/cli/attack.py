@@ -9,7 +9,7 @@ import click
 from nmutant_cli.cli.options import experiment_command, show
 
 if TYPE_CHECKING:
-    from nmutant_cli.experiment import Experiment
+    from nmutant_cli.pipeline.experiment import Experiment
 
 
 @click.command("attack")
@@ -21,7 +21,7 @@ def command(experiment: Experiment) -> None:
     """
     import pandas as pd
 
-    from nmutant_cli.tables import to_text
+    from nmutant_cli.report.tables import to_text
 
     rows = []
     for slug, samples in experiment.all_samples().items():

@@ -11,11 +11,11 @@ import click
 
 from nmutant_cli.cli.options import OPTIONS, opened, prepare
 from nmutant_cli.cli.own import IMAGES_HELP, MODEL_HELP, open_model, usable
-from nmutant_cli.config_file import load
+from nmutant_cli.config.loading import load
 from nmutant_cli.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nmutant_cli.calibration import Calibration, Rate
+    from nmutant_cli.own_model.calibration import Calibration, Rate
     from nmutant_cli.types import Images
 
 config_option, set_option, run_dir_option = OPTIONS[:3]
@@ -108,7 +108,7 @@ def _of_own(
     prepare(quiet)
     import numpy as np
 
-    from nmutant_cli.calibrating import calibrate
+    from nmutant_cli.own_model.calibrate import calibrate
 
     model = open_model(name, quiet)
 
@@ -136,10 +136,10 @@ def _of_experiment(
     with opened(settings, run_dir or Path("runs") / path.stem, quiet=quiet) as experiment:
         import numpy as np
 
-        from nmutant_cli.artifacts import file_digest
-        from nmutant_cli.calibrating import calibrate
-        from nmutant_cli.calibration import Network
-        from nmutant_cli.samples import from_8_bits
+        from nmutant_cli.own_model.calibrate import calibrate
+        from nmutant_cli.own_model.calibration import Network
+        from nmutant_cli.pipeline.run_folder import file_digest
+        from nmutant_cli.pipeline.samples import from_8_bits
 
         data = experiment.data
         unused = np.ones(len(data.x_test), bool)

@@ -9,7 +9,7 @@ import click
 from nmutant_cli.cli.options import experiment_command, show
 
 if TYPE_CHECKING:
-    from nmutant_cli.experiment import Experiment
+    from nmutant_cli.pipeline.experiment import Experiment
 
 
 @click.command("compare")
@@ -19,8 +19,8 @@ def command(experiment: Experiment) -> None:
 
     Trains and attacks first where that is not done.
     """
-    from nmutant_cli.comparison import compare, read_table, short
-    from nmutant_cli.tables import to_text
+    from nmutant_cli.pipeline.compare import compare, read_table, short
+    from nmutant_cli.report.tables import to_text
 
     paths = compare(experiment)
     table, costs = (read_table(path) for path in paths[:2])

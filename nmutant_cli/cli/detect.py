@@ -18,11 +18,11 @@ from nmutant_cli.cli.own import IMAGES_HELP, MODEL_HELP, open_model, usable
 from nmutant_cli.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nmutant_cli.calibration import Calibration
-    from nmutant_cli.detector import Detector
-    from nmutant_cli.experiment import Experiment
-    from nmutant_cli.images import Item
-    from nmutant_cli.own_model import OwnModel
+    from nmutant_cli.own_model.calibration import Calibration
+    from nmutant_cli.own_model.detector import Detector
+    from nmutant_cli.own_model.images import Item
+    from nmutant_cli.own_model.model import OwnModel
+    from nmutant_cli.pipeline.experiment import Experiment
 
 ADVERSARIAL_FOUND = 3
 """The exit code for ``--fail-on-adversarial``."""
@@ -35,9 +35,9 @@ OWN = ("model", "images", "calibration")
 
 @experiment_command
 def _experiment(experiment: Experiment) -> None:
-    from nmutant_cli.measuring import detections_csv
-    from nmutant_cli.reporting import table2
-    from nmutant_cli.tables import to_text
+    from nmutant_cli.pipeline.kappa import detections_csv
+    from nmutant_cli.pipeline.report import table2
+    from nmutant_cli.report.tables import to_text
 
     path = detections_csv(experiment)
     show(to_text(table2(experiment)), path)
@@ -107,8 +107,8 @@ def command(
         )
     quiet: bool = common["quiet"]
     prepare(quiet)
-    from nmutant_cli.calibration import Calibration
-    from nmutant_cli.detector import Detector
+    from nmutant_cli.own_model.calibration import Calibration
+    from nmutant_cli.own_model.detector import Detector
 
     settings = Calibration.load(calibration)
     opened = open_model(model, quiet)
@@ -170,7 +170,7 @@ def _printed(rows: Iterator[dict[str, Any]], form: str) -> Iterator[str]:
     if form == "table":
         import pandas as pd
 
-        from nmutant_cli.tables import to_text
+        from nmutant_cli.report.tables import to_text
 
         kept = list(rows)
         shown = [

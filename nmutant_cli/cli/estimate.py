@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from nmutant_cli.cli.options import OPTIONS, prepare, quiet_imports
-from nmutant_cli.config_file import load
+from nmutant_cli.config.loading import load
 
 config_option, set_option = OPTIONS[:2]
 
@@ -21,12 +21,12 @@ def command(config: str, overrides: tuple[str, ...]) -> None:
     path, settings = load(config, overrides)
     prepare(quiet=True)
     with quiet_imports():
-        from nmutant_cli import backend
+        from nmutant_cli.networks import backend
 
         backend.require()
-        from nmutant_cli.estimate import estimate
+        from nmutant_cli.pipeline.estimate import estimate
     from nmutant_cli.datasets import load_dataset
-    from nmutant_cli.tables import to_text
+    from nmutant_cli.report.tables import to_text
 
     table = estimate(settings, load_dataset(settings.dataset))
     click.echo(to_text(table.round({"per_second": 0, "minutes": 1})))

@@ -9,7 +9,7 @@ import click
 from nmutant_cli.cli.options import experiment_command, show
 
 if TYPE_CHECKING:
-    from nmutant_cli.experiment import Experiment
+    from nmutant_cli.pipeline.experiment import Experiment
 
 
 @click.command("measure-kappa")
@@ -19,9 +19,9 @@ def command(experiment: Experiment) -> None:
 
     Trains and attacks first where that is not done.
     """
-    from nmutant_cli.measuring import kappa_csv
-    from nmutant_cli.reporting import table1
-    from nmutant_cli.tables import to_text
+    from nmutant_cli.pipeline.kappa import kappa_csv
+    from nmutant_cli.pipeline.report import table1
+    from nmutant_cli.report.tables import to_text
 
     path = kappa_csv(experiment)
     show(to_text(table1(experiment)), path)

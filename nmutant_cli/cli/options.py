@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmutant_cli.config_file import load
+from nmutant_cli.config.loading import load
 from nmutant_cli.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nmutant_cli.config import Settings
-    from nmutant_cli.experiment import Experiment
+    from nmutant_cli.config.settings import Settings
+    from nmutant_cli.pipeline.experiment import Experiment
 
 OPTIONS = [
     click.option(
@@ -162,15 +162,15 @@ def opened(
     if spread and importlib.util.find_spec("ray") is None:
         raise ConfigError("--workers and --ray: Ray is not installed; pip install 'nmutant[ray]'")
 
-    from nmutant_cli.artifacts import RunFolder
+    from nmutant_cli.pipeline.run_folder import RunFolder
 
     with RunFolder(folder, force=force, say=log.warning) as run:
         with quiet_imports():
-            from nmutant_cli import backend
+            from nmutant_cli.networks import backend
 
             backend.require()
-            from nmutant_cli.experiment import Experiment
-            from nmutant_cli.workers import Here, OnRay
+            from nmutant_cli.pipeline.experiment import Experiment
+            from nmutant_cli.pipeline.jobs import Here, OnRay
 
         with contextlib.closing(OnRay(workers, ray) if spread else Here()) as who:
             yield Experiment(settings, run, quiet=quiet, workers=who)

@@ -12,8 +12,8 @@ from nmutant_cli.cli.options import quiet_imports
 from nmutant_cli.errors import DataError
 
 if TYPE_CHECKING:
-    from nmutant_cli.images import Item
-    from nmutant_cli.own_model import OwnModel, Shape
+    from nmutant_cli.own_model.images import Item
+    from nmutant_cli.own_model.model import OwnModel, Shape
 
 MODEL_HELP = "A .keras or .onnx file, or package.module:function from images to labels or scores."
 IMAGES_HELP = "A folder of images, an image, an .npy or .npz file, or - for a list of paths."
@@ -21,11 +21,11 @@ IMAGES_HELP = "A folder of images, an image, an .npy or .npz file, or - for a li
 
 def open_model(name: str, quiet: bool) -> OwnModel:
     """The user's model; how an ONNX file was read is said on stderr."""
-    from nmutant_cli import own_model
+    from nmutant_cli.own_model import model as own_model
 
     if name.endswith(".keras") and "keras" not in sys.modules:
         with quiet_imports():
-            from nmutant_cli import backend
+            from nmutant_cli.networks import backend
 
             backend.require()
             import keras  # noqa: F401 - its import talks
@@ -40,7 +40,7 @@ def usable(path: str, shape: Shape | None) -> Iterator[Item]:
 
     Raises DataError if none can be used.
     """
-    from nmutant_cli.images import read
+    from nmutant_cli.own_model.images import read
 
     skipped, any_good = 0, False
     listed: Iterable[str] = sys.stdin if path == "-" else ()

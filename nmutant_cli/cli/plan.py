@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from nmutant_cli.cli.options import OPTIONS
-from nmutant_cli.config_file import load
+from nmutant_cli.config.loading import load
 from nmutant_cli.errors import ArtifactError, ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nmutant_cli.sprt import Test
+    from nmutant_cli.detection.sprt import Test
 
 config_option, set_option = OPTIONS[:2]
 
@@ -56,8 +56,8 @@ def command(
             f"{path}: detection.kappa1 is measured, which needs a run; "
             "give a number to plan with, such as --kappa1 0.002"
         )
-    from nmutant_cli.sprt import Test
-    from nmutant_cli.tables import number, to_text
+    from nmutant_cli.detection.sprt import Test
+    from nmutant_cli.report.tables import number, to_text
 
     tests: dict[str, dict[float, Test]] = {
         rule: {
@@ -77,8 +77,8 @@ def command(
     percent = {"alpha": 100 * detection.alpha, "beta": 100 * detection.beta}
     click.echo(LEGEND.format(**percent, cap=detection.cap))
     if output is not None:
-        from nmutant_cli.figures import to_png
-        from nmutant_cli.sprt_figures import plan_figure
+        from nmutant_cli.report.figures.plan import plan_figure
+        from nmutant_cli.report.figures.sensitivity import to_png
 
         title = f"{path.stem}: κ1 = {number(detection.kappa1)}, cap {detection.cap}"
         png = to_png(plan_figure(tests, title))
@@ -94,8 +94,8 @@ def command(
 def _table(tests: dict[str, dict[float, Test]]) -> pd.DataFrame:
     import pandas as pd
 
-    from nmutant_cli.sprt_exact import curves
-    from nmutant_cli.tables import number
+    from nmutant_cli.detection.exact import curves
+    from nmutant_cli.report.tables import number
 
     rows = []
     for rule, by_mu in tests.items():

@@ -10,12 +10,12 @@ import click
 from nmutant_cli.cli.options import experiment_command, show
 
 if TYPE_CHECKING:
-    from nmutant_cli.experiment import Experiment
+    from nmutant_cli.pipeline.experiment import Experiment
 
 
 def check_only(config: Path, run: Path, committed: str) -> None:
     """Say what is worse than the committed results, and exit with 1 if anything is."""
-    from nmutant_cli.checking import check
+    from nmutant_cli.paper.checking import check
 
     folder = Path(committed or Path("results") / config.stem)
     complaints = check(folder, run)
@@ -28,11 +28,11 @@ def check_only(config: Path, run: Path, committed: str) -> None:
 
 def write(experiment: Experiment) -> None:
     """Write tables, figures and page, and print the tables."""
-    from nmutant_cli import reporting
-    from nmutant_cli.tables import to_text
+    from nmutant_cli.pipeline import report
+    from nmutant_cli.report.tables import to_text
 
-    paths = reporting.report(experiment)
-    first, second = reporting.table1(experiment), reporting.table2(experiment)
+    paths = report.report(experiment)
+    first, second = report.table1(experiment), report.table2(experiment)
     show(f"{to_text(first)}\n\n{to_text(second)}", *paths)
 
 

@@ -8,6 +8,6 @@ import click
 @click.command("schema")
 def command() -> None:
     """Print the JSON schema of a config file, for editors."""
-    from nmutant_cli.config_file import json_schema
+    from nmutant_cli.config.loading import json_schema
 
     click.echo(json_schema(), nl=False)

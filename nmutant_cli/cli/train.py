@@ -9,7 +9,7 @@ import click
 from nmutant_cli.cli.options import experiment_command, show
 
 if TYPE_CHECKING:
-    from nmutant_cli.experiment import Experiment
+    from nmutant_cli.pipeline.experiment import Experiment
 
 
 @click.command("train")
@@ -18,7 +18,7 @@ def command(experiment: Experiment) -> None:
     """Train the networks."""
     import pandas as pd
 
-    from nmutant_cli.tables import to_text
+    from nmutant_cli.report.tables import to_text
 
     names = ["base", *experiment.settings.variants]
     paths = [experiment.model_path(name) for name in names]

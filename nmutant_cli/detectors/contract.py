@@ -11,8 +11,8 @@ from typing import ClassVar, Literal, Protocol
 import keras
 import numpy as np
 
-from nmutant_cli.config import Compare, Mutation
-from nmutant_cli.models import logits_fn
+from nmutant_cli.config.settings import Compare, Mutation
+from nmutant_cli.networks.inference import logits_fn
 from nmutant_cli.seeding import Name, stream
 from nmutant_cli.types import AnyArray, Bounds, Floats, Images, Labels
 

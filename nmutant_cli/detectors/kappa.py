@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from nmutant_cli.calibrating import changes_of, streams
-from nmutant_cli.config import Mutation
+from nmutant_cli.config.settings import Mutation
 from nmutant_cli.detectors.contract import Candidate, Guarded
-from nmutant_cli.labelers import KerasLabel
+from nmutant_cli.mutation.graph import KerasLabel
+from nmutant_cli.own_model.calibrate import changes_of, streams
 from nmutant_cli.types import Bools, Floats, Images
 
 GRID = tuple(float(step) for step in 2.0 ** (np.arange(-6, 13) / 2))

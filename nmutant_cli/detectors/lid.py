@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from nmutant_cli.detectors.contract import Candidate, Guarded
 from nmutant_cli.errors import DataError
-from nmutant_cli.models import JIT, padded_batches
+from nmutant_cli.networks.inference import JIT, padded_batches
 from nmutant_cli.types import AnyArray, Floats, Images
 
 NEIGHBOURS = 20

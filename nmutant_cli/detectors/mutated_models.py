@@ -21,7 +21,7 @@ from keras import ops
 
 from nmutant_cli.detectors.contract import Candidate, Guarded
 from nmutant_cli.errors import ModelError
-from nmutant_cli.models import logits_fn
+from nmutant_cli.networks.inference import logits_fn
 from nmutant_cli.types import AnyArray, Bools, Floats, Images, Labels
 
 RATES = (1.0, 0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)

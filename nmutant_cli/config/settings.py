@@ -1,0 +1,303 @@
+"""Every setting of a run, typed, range-checked and frozen.
+
+``config_file`` reads YAML into these models; ``configs/README.md`` explains each key to users.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from nmutant_cli.config.attacks import (
+    AboveOne,
+    AnyAttack,
+    Count,
+    DatasetName,
+    DetectorName,
+    DropRate,
+    ErrorRate,
+    Fraction,
+    Kind,
+    Name,
+    NetworkName,
+    Number,
+    Positive,
+    PositiveInt,
+    Section,
+)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint to append to an error, empty where nothing known comes close to ``word``."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def without_null(value: Any) -> Any:
+    """A mapping without the entries set to null, which leaves out what a config has."""
+    if not isinstance(value, dict):
+        return value
+    return {key: entry for key, entry in value.items() if entry is not None}
+
+
+class VariantError(ValueError):
+    """What is wrong with the settings of one of ``variants``."""
+
+    def __init__(self, name: str, cause: ValidationError) -> None:
+        super().__init__(f"variants.{name}: {cause.errors()[0]['msg']}")
+        self.name, self.cause = name, cause
+
+
+class Model(Section):
+    """How a network is built and trained."""
+
+    network: NetworkName
+    epochs: PositiveInt = 6
+    batch_size: PositiveInt = 128
+    learning_rate: Positive = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
+    """``cosine``: the learning rate falls to 0 along half a cosine over all epochs."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the layers compute in while training; weights and the saved file are float32."""
+    label_range: tuple[Number, Number] | None = None
+    """One-hot labels clipped to this range, [0.1 / 9, 0.9] for the published FGSM network."""
+    initialization: Literal["paper", "keras"] = "paper"
+    dropout: tuple[DropRate, ...] | None = None
+    """Drop rates, where not the network's own."""
+    stochastic_inference: bool = False
+    """Leave dropout on when labels are asked for, as the published CIFAR10 run most likely did."""
+
+    @field_validator("label_range")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 <= value[0] < value[1] <= 1:
+            raise ValueError("must be two rising numbers in [0, 1]")
+        return value
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the trained weights, as the manifest has it.
+
+        How dropout is treated at inference decides nothing, and neither does a later key where it
+        says what was done before there was one.
+        """
+        written = self.model_dump(mode="json", exclude={"stochastic_inference"})
+        later = {"schedule": "constant", "precision": "float32"}
+        return {key: value for key, value in written.items() if (key, value) not in later.items()}
+
+
+class Attack(Section):
+    """The adversarial sample sets."""
+
+    attempts: PositiveInt = 500
+    count_already_wrong: bool = True
+    """An image that the network gets wrong before the attack counts as adversarial too."""
+    eight_bit: bool = True
+    """Measure the images as saved with 8 bits, against the label they had before saving."""
+    sets: dict[Name, AnyAttack] = Field(default_factory=dict)
+
+    @field_validator("sets", mode="before")
+    @classmethod
+    def _left_out(cls, value: Any) -> Any:
+        return without_null(value)
+
+    @field_validator("sets")
+    @classmethod
+    def _reserved(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in ("normal", "wl"):
+            if name in value:
+                raise ValueError(f"the name {name!r} is reserved for the {name} samples")
+        return value
+
+
+class Samples(Section):
+    """The sample sets that need no attack."""
+
+    normal: Count = 500
+    normal_correct_only: bool = False
+    wl: Count = 500
+
+
+class Mutation(Section):
+    """The random mutation operator (protocol, section 2)."""
+
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("light", "occlusion", "blackout")
+    max_rectangle: PositiveInt = 3
+    max_divisor: PositiveInt = 20
+    amplitude: Positive = 1.0
+    clip: bool = False
+
+    @field_validator("kinds")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("names a kind twice")
+        return value
+
+
+class Sensitivity(Section):
+    """How kappa is measured."""
+
+    step_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0, 5.0, 10.0)
+    mutations: PositiveInt = 1000
+    shared_mutations: bool = True
+    """One list of mutations for all images and steps (as published), or fresh ones per image."""
+    confidence: Fraction = 0.99
+
+    @field_validator("step_sizes")
+    @classmethod
+    def _distinct(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("names a step size twice")
+        return value
+
+
+class Detection(Section):
+    """The sequential test."""
+
+    rules: Annotated[
+        tuple[Literal["wald", "algorithm1", "published"], ...], Field(min_length=1)
+    ] = ("wald",)
+    step_size: Positive = 1.0
+    kappa1: Fraction | Literal["measured"] = "measured"
+    """A number, or ``measured``: the upper end of the interval of the normal samples' kappa."""
+    mu: Annotated[tuple[AboveOne, ...], Field(min_length=1)] = (
+        1.2,
+        1.5,
+        1.8,
+        2.0,
+    )
+    sigma: Positive | None = None
+    """Half width of the indifference region; (mu - 1) * kappa1 where it is not given."""
+    alpha: ErrorRate = 0.05
+    beta: ErrorRate = 0.05
+    cap: PositiveInt = 2000
+    model: Name | None = None
+    """Ask this network for the labels instead of the one that was attacked."""
+
+    @field_validator("rules", "mu")
+    @classmethod
+    def _distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("names a value twice")
+        return value
+
+    def hypotheses(self, kappa1: float, mu: float) -> tuple[float, float]:
+        """``(p0, p1)`` of Algorithm 1: mu * kappa1 -+ sigma.
+
+        Raises ValueError unless ``0 < p0 < p1 < 1``.
+        """
+        sigma = (mu - 1) * kappa1 if self.sigma is None else self.sigma
+        p0, p1 = mu * kappa1 - sigma, mu * kappa1 + sigma
+        if p0 <= 0:
+            raise ValueError(f"p0 = mu * kappa1 - sigma = {p0:g} must be above 0")
+        if p1 >= 1:
+            raise ValueError(f"p1 = mu * kappa1 + sigma = {p1:g} must be below 1")
+        return p0, p1
+
+    @model_validator(mode="after")
+    def _hypotheses_exist(self) -> Detection:
+        if self.kappa1 != "measured":
+            for mu in self.mu:
+                try:
+                    self.hypotheses(self.kappa1, mu)
+                except ValueError as error:
+                    sigma = "" if self.sigma is None else f", sigma {self.sigma:g}"
+                    raise ValueError(
+                        f"kappa1 {self.kappa1:g}, mu {mu:g}{sigma}: {error}"
+                    ) from error
+        return self
+
+
+class Compare(Section):
+    """Detectors side by side (``nmutant compare``)."""
+
+    detectors: Annotated[tuple[DetectorName, ...], Field(min_length=1)] = get_args(DetectorName)
+    clean: Annotated[int, Field(ge=100, le=10_000_000, strict=True)] = 1000
+    """Test images, none of them in a sample set, for fitting and for every threshold."""
+    known: Name | None = None
+    """The attack set, the first one if not given, half of which supervised detectors learn from."""
+    mutations: PositiveInt = 200
+    """Mutations of each image (and mutated networks) that a score counts label changes of."""
+    clean_kappa: Fraction = 0.02
+    """Where a step size is calibrated: the mean kappa of clean images it may reach."""
+
+    @field_validator("detectors")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("names a detector twice")
+        return value
+
+
+class Runtime(Section):
+    """How the work is done; nothing here changes a result."""
+
+    batch_size: PositiveInt | Literal["auto"] = 1000
+    """Mutations labelled in one call of the network; ``auto`` measures what is fastest here."""
+
+
+class Settings(Section):
+    """Everything a run depends on."""
+
+    dataset: DatasetName
+    seed: Annotated[int, Field(ge=0, strict=True)] = 20180514
+    model: Model
+    variants: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    """Further networks: the settings in which each differs from ``model``."""
+    attack: Attack = Attack()
+    samples: Samples = Samples()
+    mutation: Mutation = Mutation()
+    sensitivity: Sensitivity = Sensitivity()
+    detection: Detection = Detection()
+    compare: Compare = Compare()
+    runtime: Runtime = Runtime()
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _left_out(cls, value: Any) -> Any:
+        return without_null(value)
+
+    def model_settings(self, name: str) -> Model:
+        """The settings of network ``name``: ``base`` or a variant."""
+        base = self.model.model_dump()
+        return Model.model_validate(base | (self.variants[name] if name != "base" else {}))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if "base" in self.variants:
+            raise ValueError("variants: the name 'base' stands for the model section")
+        for name in self.variants:
+            try:
+                self.model_settings(name)
+            except ValidationError as error:
+                raise VariantError(name, error) from error
+        known = ["base", *self.variants]
+        used = {
+            f"attack.sets.{key}.model": attack.model for key, attack in self.attack.sets.items()
+        }
+        if self.detection.model is not None:
+            used["detection.model"] = self.detection.model
+        for field, name in used.items():
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise ValueError(
+                    f"{field}: unknown network {name!r}; known are {', '.join(known)}{hint}"
+                )
+        if self.compare.known is not None and self.compare.known not in self.attack.sets:
+            hint = did_you_mean(self.compare.known, self.attack.sets)
+            raise ValueError(
+                f"compare.known: no attack set is called {self.compare.known!r}; known are "
+                f"{', '.join(self.attack.sets) or 'none'}{hint}"
+            )
+        steps = self.sensitivity.step_sizes
+        if self.detection.kappa1 == "measured" and self.detection.step_size not in steps:
+            raise ValueError(
+                f"detection.step_size: kappa1 is measured, so {self.detection.step_size:g} must be "
+                f"one of sensitivity.step_sizes ({', '.join(f'{s:g}' for s in steps)})"
+            )
+        if self.detection.kappa1 == "measured" and self.samples.normal < 2:
+            raise ValueError("samples.normal: kappa1 is measured from at least 2 normal samples")
+        return self

@@ -1,0 +1,76 @@
+"""Many samples at once: mutate, label, decide (Algorithm 1, batched).
+
+Every sample has one stream of fresh mutations. All tests (rules and mu) read the same stream,
+which is extended only as far as the slowest of them needs. Undecided samples advance together
+in blocks; the decision for each is the one the literal loop `sprt.run` takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nmutant_cli.detection.sprt import Test, Tests
+from nmutant_cli.mutation.operator import Mutations
+from nmutant_cli.mutation.sensitivity import Source, Subjects
+from nmutant_cli.types import Ints
+
+FEWEST, MOST = 16, 256
+"""Mutations that are labelled at a time for each open sample."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The outcome of one test on ``n`` samples, arrays of shape ``(n,)``.
+
+    ``verdict``: `Verdict`. ``n``: mutations as the rule counts them. ``c``: label changes among
+    them. ``mutations``: real mutations read.
+    """
+
+    test: Test
+    verdict: Ints
+    n: Ints
+    c: Ints
+    mutations: Ints
+
+
+def detect(
+    subjects: Subjects,
+    sources: Sequence[Source],
+    tests: Sequence[Test],
+    block: int | None = None,
+    progress: Callable[[int], None] = lambda decided: None,
+) -> list[Detections]:
+    """Run every test on every sample; ``sources[i]`` gives the mutations of sample ``i``.
+
+    ``block`` mutations are labelled at a time for each open sample; where it is not given, as many
+    as fill whole batches, between 16 and 256. It changes no result.
+    ``progress`` is told how many samples each round finished.
+    """
+    running = [Tests(test, len(sources)) for test in tests]
+    rows = np.arange(len(sources))
+    read, asked = 0, 1.0
+    while len(rows):
+        size = block or _block(len(rows), subjects.batch_size / asked)
+        drawn = Mutations.concatenate(sources[i].take(read, size) for i in rows.tolist())
+        # Of what changes nothing a deterministic network is not asked.
+        asked = max(1 - float(drawn.is_identity.mean()), 0.5) if subjects.deterministic else 1.0
+        changes = subjects.changes(rows.repeat(size), drawn).reshape(len(rows), size) > 0
+        for one in running:
+            one.advance(rows, changes)
+        read += size
+        still_open = np.any([one.open[rows] for one in running], axis=0)
+        progress(int((~still_open).sum()))
+        rows = rows[still_open]
+    return [Detections(one.test, one.verdict, one.n, one.c, one.mutations) for one in running]
+
+
+def _block(rows: int, batch: float) -> int:
+    """Mutations for each of ``rows`` samples, so that whole batches of ``batch`` are nearly full.
+
+    Nearly: one row too many costs a batch, and how many ask the network is not known beforehand.
+    """
+    batches = -(-FEWEST * rows // batch)
+    return min(max(int(0.97 * batches * batch / rows), FEWEST), MOST)

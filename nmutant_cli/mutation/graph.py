@@ -1,0 +1,194 @@
+"""The fast path: mutation and network in one compiled Keras graph, on any Keras 3 backend."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from nmutant_cli.config.settings import Mutation
+from nmutant_cli.errors import ModelError
+from nmutant_cli.mutation.operator import WARPING, ImageShape, Mutations, identity, patch_side
+from nmutant_cli.networks.inference import JIT
+from nmutant_cli.types import AnyArray, Bounds, Images, Labels
+
+SIZES = (250, 1000, 4000)
+"""Batch sizes that are tried where the fastest is asked for."""
+
+
+class Mutate(keras.layers.Layer):
+    """Add a block of mutations to a block of images: `mutations.apply` on the device.
+
+    Called with ``[images, corner (b, 4) int32: top, left, bottom, right, level (b,), patch
+    (b, m, m, c)]``, level and patch already multiplied with the step size. Where images are warped
+    too, ``gain (b,)`` and ``affine (b, 8)``, as `keras.ops.image.affine_transform` has it, follow.
+    """
+
+    def __init__(self, clip: Bounds | None = None) -> None:
+        super().__init__()
+        self._clip = clip
+
+    def call(self, inputs: list[Any]) -> Any:
+        images, corners, level, patch = inputs[:4]
+        if len(inputs) > 4:
+            gain, affine = inputs[4:]
+            images = ops.image.affine_transform(
+                images, affine, fill_mode="nearest", data_format="channels_last"
+            )
+            images = images + gain[:, None, None, None] * (images - 0.5)
+        _, rows, columns, _ = images.shape
+        side = patch.shape[1]
+        top, left, bottom, right = (corners[:, i : i + 1] for i in range(4))
+        row, column = ops.arange(rows)[None], ops.arange(columns)[None]
+        in_rows = ops.cast(ops.logical_and(row >= top, row < bottom), "float32")
+        in_columns = ops.cast(ops.logical_and(column >= left, column < right), "float32")
+        light = (in_rows * level[:, None])[:, :, None] * in_columns[:, None, :]
+        # One-hot sums move each patch value to its place without rounding it.
+        place = ops.arange(side)[None, None]
+        to_row = ops.cast(ops.equal((row - top)[:, :, None], place), "float32")
+        to_column = ops.cast(ops.equal((column - left)[:, :, None], place), "float32")
+        patched = ops.einsum("bhi,bijc->bhjc", to_row, patch)
+        patched = ops.einsum("bwj,bhjc->bhwc", to_column, patched)
+        mutated = images + light[..., None] + patched
+        return mutated if self._clip is None else ops.clip(mutated, *self._clip)
+
+    def compute_output_shape(self, input_shape: list[Any]) -> Any:
+        return input_shape[0]
+
+
+def arguments(m: Mutations, step_size: float, shape: ImageShape | None) -> list[AnyArray]:
+    """What `Mutate` takes besides the images; ``shape`` is theirs where they are warped too."""
+    step = np.float32(step_size)
+    corners = np.stack([m.top, m.left, m.top + m.height, m.left + m.width], axis=1)
+    adding = [corners, step * m.level, step * m.patch]
+    if shape is None:
+        return adding
+    # Keras counts columns first, and wants the two numbers of a perspective.
+    by_column = m.affine(step_size, shape)[:, ::-1][:, :, [1, 0, 2]].reshape(-1, 6)
+    affine = np.concatenate([by_column, np.zeros((len(m), 2), np.float32)], axis=1)
+    return [*adding, step * m.warp[:, 3], affine]
+
+
+class KeyedDropout(keras.layers.Layer):
+    """Dropout whose mask is a hash of ``(key of the row, position)``.
+
+    Left on at inference, an ordinary dropout layer makes a label depend on what else was in the
+    batch and on what was asked before; here it depends on the row's key alone.
+    """
+
+    def __init__(self, rate: float, salt: int) -> None:
+        super().__init__()
+        self._rate, self._salt = rate, salt
+
+    def call(self, inputs: list[Any]) -> Any:
+        values, key = inputs
+        size = int(np.prod(values.shape[1:]))
+        key = _mix(ops.bitwise_xor(key, self._salt))
+        position = _mix(ops.arange(size, dtype="int32"))
+        bits = _mix(ops.bitwise_xor(key[:, None], position[None, :]))
+        keep = ops.cast(ops.cast(bits, "float32") * 2.0**-31 >= self._rate, "float32")
+        return values * ops.reshape(keep, (-1, *values.shape[1:])) / (1 - self._rate)
+
+    def compute_output_shape(self, input_shape: list[Any]) -> Any:
+        return input_shape[0]
+
+
+def _mix(x: Any) -> Any:
+    """MurmurHash3's finaliser on 31 bits, in int32 (which wraps on every backend)."""
+    mask = 0x7FFFFFFF
+    for shift, factor in ((16, 0x45D9F3B), (15, 0x2C1B3C6D), (16, 1)):
+        x = ops.bitwise_and(x, mask)
+        x = ops.bitwise_xor(x, ops.right_shift(x, shift)) * factor
+    return ops.bitwise_and(x, mask)
+
+
+class KerasLabel:
+    """A `sensitivity.Label`: one compiled graph from (image, mutation) to label.
+
+    ``stochastic`` leaves the network's dropout on, its masks keyed by ``Mutations.noise``.
+    Calls are padded to ``batch_size``, so the graph is traced once. `at` gives the same graph for
+    another step size: the size is no part of it.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        step_size: float,
+        *,
+        mutation: Mutation,
+        clip: Bounds | None = None,
+        batch_size: int = 1000,
+        stochastic: bool = False,
+    ) -> None:
+        self.batch_size, self.deterministic = batch_size, not stochastic
+        self._step = np.float32(step_size)
+        shape = model.input_shape[1:]
+        side = patch_side(mutation, shape)
+        inputs = [
+            keras.Input(shape),
+            keras.Input((4,), dtype="int32"),
+            keras.Input(()),
+            keras.Input((side, side, shape[2])),
+            keras.Input((), dtype="int32"),
+        ]
+        self._warps = not WARPING.isdisjoint(mutation.kinds)
+        warp = [keras.Input(()), keras.Input((8,))] if self._warps else []
+        mutated = Mutate(clip)(inputs[:4] + warp)
+        inputs += warp
+        logits = _with_dropout(model, mutated, inputs[4]) if stochastic else model(mutated)
+        label = ops.argmax(logits, axis=-1)
+        self._side, self.image_shape = side, shape
+        self._model = keras.Model(inputs, label)
+        self._model.compile(jit_compile=JIT)
+
+    def at(self, step_size: float) -> KerasLabel:
+        """The same, for another step size."""
+        other = copy.copy(self)
+        other._step = np.float32(step_size)
+        return other
+
+    def __call__(self, images: Images, mutations: Mutations) -> Labels:
+        n, m = len(images), mutations
+        room = self._side - m.patch.shape[1]
+        mutated = arguments(m, float(self._step), self.image_shape if self._warps else None)
+        mutated[2] = np.pad(mutated[2], ((0, 0), (0, room), (0, room), (0, 0)))
+        batch = [images, *mutated[:3], m.noise, *mutated[3:]]
+        padding = self.batch_size - n
+        if padding:
+            batch = [np.concatenate([a, np.zeros((padding, *a.shape[1:]), a.dtype)]) for a in batch]
+        return np.asarray(self._model.predict_on_batch(batch))[:n].astype(np.int64)
+
+
+def fastest(compiled: Callable[[int], KerasLabel]) -> KerasLabel:
+    """Of ``compiled(batch_size)`` for the sizes `SIZES` the one that labels most in a second."""
+
+    def seconds_each(label: KerasLabel) -> float:
+        images = np.zeros((label.batch_size, *label.image_shape), np.float32)
+        nothing = identity(label.batch_size, label.image_shape)
+        label(images, nothing)  # compiles
+        took = []
+        for _ in range(3):
+            start = time.perf_counter()
+            label(images, nothing)
+            took.append(time.perf_counter() - start)
+        return min(took) / label.batch_size
+
+    return min(map(compiled, SIZES), key=seconds_each)
+
+
+def _with_dropout(model: keras.Model, x: Any, key: Any) -> Any:
+    if not isinstance(model, keras.Sequential):
+        raise ModelError("stochastic_inference: works for keras.Sequential networks only")
+    for salt, layer in enumerate(model.layers):
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
+        if isinstance(layer, keras.layers.Dropout):
+            x = KeyedDropout(layer.rate, salt)([x, key])
+        else:
+            x = layer(x)
+    return x

@@ -1,0 +1,151 @@
+"""The sensitivity kappa(x): the share of mutations of x that change its label (section 4).
+
+Needs nothing of a model but labels. A `Label` says which label each mutated image gets:
+`reference` makes one from any ``predict`` with NumPy, `mutation.graph` has the compiled one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
+from typing import Protocol
+
+import numpy as np
+
+from nmutant_cli.mutation.operator import Mutations, apply, identity
+from nmutant_cli.types import Bounds, Floats, Images, Ints, Labels, Predict
+
+
+class Label(Protocol):
+    """Labels mutated images, at most ``batch_size`` in one call.
+
+    ``deterministic``: asked twice about one image, the network says the same twice.
+    """
+
+    deterministic: bool
+    batch_size: int
+
+    def __call__(self, images: Images, mutations: Mutations) -> Labels:
+        """The label of ``images[i]`` after ``mutations[i]``: ``(n,)``, for n images."""
+        ...
+
+
+class Source(Protocol):
+    """Where the mutations of one image come from."""
+
+    def take(self, start: int, count: int) -> Mutations:
+        """Mutations ``start .. start + count - 1``."""
+        ...
+
+
+class reference:  # noqa: N801 - used as a function
+    """A `Label` that mutates with NumPy and asks ``predict`` for the labels."""
+
+    def __init__(
+        self,
+        predict: Predict,
+        step_size: float,
+        clip: Bounds | None = None,
+        batch_size: int = 1000,
+        deterministic: bool = True,
+    ) -> None:
+        self._predict, self._step_size, self._clip = predict, step_size, clip
+        self.batch_size, self.deterministic = batch_size, deterministic
+
+    def __call__(self, images: Images, mutations: Mutations) -> Labels:
+        return np.asarray(self._predict(apply(images, mutations, self._step_size, self._clip)))
+
+
+class FixedMutations:
+    """One list of mutations, for every image alike (as published)."""
+
+    def __init__(self, mutations: Mutations) -> None:
+        self._mutations = mutations
+
+    def take(self, start: int, count: int) -> Mutations:
+        return self._mutations[start : start + count]
+
+
+class Subjects:
+    """Images under mutation and the labels that their mutations are compared with.
+
+    ``images``: ``(n, h, w, c)``. ``labels``: ``(n,)``, or None for the label that each image
+    itself gets from ``label``, asked in the same kind of call as its mutations.
+    """
+
+    def __init__(self, label: Label, images: Images, labels: Labels | None = None) -> None:
+        self._label, self.images = label, images
+        self.batch_size, self.deterministic = label.batch_size, label.deterministic
+        self.own = self._ask(np.arange(len(images)), identity(len(images), images.shape[1:]))
+        self.labels = self.own if labels is None else labels
+
+    def changes(self, owner: Ints, mutations: Mutations) -> Ints:
+        """Whether ``mutations[i]`` changes the label of ``images[owner[i]]``: ``(n,)``, 0 or 1."""
+        return (self.mutated(owner, mutations) != self.labels[owner]).astype(np.int64)
+
+    def mutated(self, owner: Ints, mutations: Mutations) -> Labels:
+        """The label of ``images[owner[i]]`` after ``mutations[i]``: ``(n,)``.
+
+        What changes no pixel gives the image's own label: a deterministic network is not asked.
+        """
+        found = self.own[owner]
+        asked = np.ones(len(owner), bool)
+        if self.deterministic:
+            asked = ~mutations.is_identity
+        found[asked] = self._ask(owner[asked], mutations[asked])
+        return found
+
+    def _ask(self, owner: Ints, mutations: Mutations) -> Labels:
+        size = self.batch_size
+        out = np.zeros(len(owner), np.int64)
+        for i in range(0, len(owner), size):
+            part = slice(i, i + size)
+            out[part] = self._label(self.images[owner[part]], mutations[part])
+        return out
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Labels of ``n`` images under mutation, arrays of shape ``(n,)``.
+
+    ``changes``: label changes, kappa times the number of mutations. ``majority``: the label that
+    most mutations give; in a tie the one that the mutations are compared with, else the smallest.
+    """
+
+    changes: Ints
+    majority: Labels
+
+
+def tally(subjects: Subjects, sources: Sequence[Source], mutations: int) -> Tally:
+    """Label the first ``mutations`` of each image; ``sources[i]`` gives those of image ``i``."""
+    changes, majority = np.zeros((2, len(sources)), np.int64)
+    # As many images at a time as keep some 50,000 mutations in memory.
+    together = max(1, 50_000 // mutations)
+    for first in range(0, len(sources), together):
+        rows = np.arange(first, min(first + together, len(sources)))
+        drawn = Mutations.concatenate(sources[i].take(0, mutations) for i in rows.tolist())
+        labels = subjects.mutated(rows.repeat(mutations), drawn).reshape(len(rows), mutations)
+        own = subjects.labels[rows]
+        changes[rows] = (labels != own[:, None]).sum(axis=1)
+        majority[rows] = [majority_of(*pair) for pair in zip(labels, own, strict=True)]
+    return Tally(changes, majority)
+
+
+def majority_of(labels: Labels, own: int) -> int:
+    """The most frequent of ``labels``; in a tie ``own`` if it is one, else the smallest."""
+    found, votes = np.unique(labels, return_counts=True)
+    most = found[votes == votes.max()]
+    return own if own in most else int(most[0])
+
+
+def half_width(kappas: Floats | Sequence[float], confidence: float) -> float:
+    """Half the interval of the mean of ``kappas``: z * population std / sqrt(n).
+
+    Table 1's interval (protocol, section 2); z is 2.576 at 99%. NaN for no samples.
+    """
+    if len(kappas) == 0:
+        return float("nan")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    return z * float(np.std(kappas)) / sqrt(len(kappas))

@@ -1,0 +1,74 @@
+"""Loading networks, and asking them for logits and labels, dropout off.
+
+Keras 3 only: everything here runs on TensorFlow, JAX and PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from nmutant_cli.errors import ModelError
+from nmutant_cli.types import AnyArray, Images, Labels
+
+# XLA on the CPU is slower than TensorFlow's own graph for these networks.
+JIT = False if keras.backend.backend() == "tensorflow" else "auto"
+
+
+def load(path: Path, shape: tuple[int, ...] | None = None) -> keras.Model:
+    """Load a ``.keras`` file in safe mode (no Lambda code), checking it takes ``shape`` images.
+
+    Raises ModelError if the file is missing, damaged, unsafe or of another input shape.
+    """
+    if not Path(path).is_file():
+        raise ModelError(f"{path}: no such model file")
+    if Path(path).suffix != ".keras":  # Keras's older formats may hold code that it would run
+        raise ModelError(f"{path}: not a .keras file, the only format that is loaded")
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises many kinds here
+        text = " ".join(str(error).split())
+        if "safe" in text.lower() and "lambda" in text.lower():
+            raise ModelError(f"{path}: contains Lambda code, which is never run") from error
+        raise ModelError(f"{path}: not a readable Keras model ({text[:160]})") from error
+    if shape is not None:
+        expected = getattr(model, "input_shape", None)
+        if not isinstance(expected, tuple) or expected[1:] != tuple(shape):
+            taken = expected[1:] if isinstance(expected, tuple) else expected
+            raise ModelError(f"{path}: takes images of shape {taken}, the data has {tuple(shape)}")
+    return model
+
+
+def logits_fn(model: keras.Model, batch_size: int = 1000) -> Callable[[Images], AnyArray]:
+    """``images -> (n, classes)`` float32, in batches of one padded size, compiled once."""
+    if not getattr(model, "compiled", False):
+        model.compile(jit_compile=JIT)
+
+    def logits(images: Images) -> AnyArray:
+        out = [
+            np.asarray(model.predict_on_batch(batch))[:used]
+            for batch, used in padded_batches(images, batch_size)
+        ]
+        if not out:
+            return np.zeros((0, model.output_shape[-1]), np.float32)
+        return np.concatenate(out)
+
+    return logits
+
+
+def predict_labels(model: keras.Model, images: Images, batch_size: int = 1000) -> Labels:
+    """The label of each image, shape ``(n,)`` int64, dropout off."""
+    return logits_fn(model, batch_size)(images).argmax(axis=1).astype(np.int64)
+
+
+def padded_batches(array: AnyArray, size: int) -> Iterator[tuple[AnyArray, int]]:
+    """Batches of exactly ``size`` rows, the last filled up with zeros, and the rows that count."""
+    for start in range(0, len(array), size):
+        part = array[start : start + size]
+        used = len(part)
+        if used < size:
+            part = np.concatenate([part, np.zeros((size - used, *part.shape[1:]), part.dtype)])
+        yield part, used

@@ -1,0 +1,176 @@
+"""Building and training networks.
+
+Keras 3 only: everything here runs on TensorFlow, JAX and PyTorch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from nmutant_cli.config.settings import Model
+from nmutant_cli.datasets import Dataset
+from nmutant_cli.errors import ModelError
+from nmutant_cli.networks import backend
+from nmutant_cli.networks.architectures import NETWORKS, initialize
+from nmutant_cli.networks.checkpoints import Checkpoint
+from nmutant_cli.networks.inference import JIT, predict_labels
+from nmutant_cli.seeding import Name, library_seed, stream
+from nmutant_cli.types import AnyArray, Images, Labels
+
+log = logging.getLogger("nmutant")
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """Accuracies in [0, 1] and the number of weights of a trained network."""
+
+    train_accuracy: float
+    test_accuracy: float
+    parameters: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def build(settings: Model, data: Dataset, seed: int, *names: Name) -> keras.Model:
+    """A network with fresh weights, drawn from the stream ``names``.
+
+    Raises ModelError if the network does not fit the images or the number of dropout rates.
+    """
+    network = NETWORKS[settings.network]
+    rates = None if settings.dropout is None else list(settings.dropout)
+
+    def make(rates: list[float] | None) -> keras.Model:
+        keras.utils.set_random_seed(library_seed(seed, *names, "dropout"))
+        return network(data.image_shape, data.n_classes, rates)
+
+    try:
+        model = make(None)
+        if rates is not None:
+            taken = sum(isinstance(layer, keras.layers.Dropout) for layer in model.layers)
+            if len(rates) != taken:
+                raise ModelError(
+                    f"model.dropout: {rates} has {len(rates)} rates, the network "
+                    f"{settings.network} takes {taken}"
+                )
+            model = make(rates)
+    except ValueError as error:
+        raise ModelError(
+            f"model.network: {settings.network} cannot be built for images of "
+            f"{data.image_shape} ({str(error).splitlines()[0]})"
+        ) from error
+    initialize(model, stream(seed, *names, "weights"), settings.initialization)
+    return model
+
+
+def fit(
+    model: keras.Model,
+    x: Images,
+    y: AnyArray,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
+    rng: np.random.Generator,
+    progress: str | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> None:
+    """Train in place with Adam on softmax cross-entropy; ``y`` has shape ``(n, classes)``.
+
+    With a ``checkpoint`` training goes on where it was stopped and gives the same network.
+    """
+    y = y.astype(np.float32)
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        jit_compile=JIT,
+    )
+    done = checkpoint.restore(model) if checkpoint else 0
+    steps = -(-len(x) // batch_size)
+    hidden = None if progress else True
+    with tqdm(total=epochs * steps, desc=progress, disable=hidden, unit="batch") as bar:
+        advance = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: bar.update()
+        )
+        for epoch in range(epochs):
+            # We shuffle, so that every backend sees the same order.
+            order = rng.permutation(len(x))
+            if epoch < done:
+                bar.update(steps)
+                continue
+            model.fit(x[order], y[order], batch_size, shuffle=False, verbose=0, callbacks=[advance])
+            if checkpoint:
+                checkpoint.save(model, epoch + 1)
+
+
+def train(
+    settings: Model,
+    data: Dataset,
+    seed: int,
+    *names: Name,
+    progress: str | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> tuple[keras.Model, TrainingReport]:
+    """Build and train one network; the same seed and names give the same network on a backend.
+
+    Raises ModelError if the network does not fit the data.
+    """
+    if settings.precision == "bfloat16" and not backend.has_bfloat16():
+        log.warning(
+            "model.precision: this processor computes bfloat16 only in emulation, many times "
+            "slower than float32; --set model.precision=float32 trains (another network) faster"
+        )
+    with _computing_in(settings.precision):
+        model = build(settings, data, seed, *names)
+    rate: Any = settings.learning_rate
+    if settings.schedule == "cosine":
+        steps = settings.epochs * -(-len(data.x_train) // settings.batch_size)
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+    targets = np.eye(data.n_classes)[data.y_train]
+    if settings.label_range is not None:
+        targets = targets.clip(*settings.label_range)
+    fit(
+        model,
+        data.x_train,
+        targets,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=rate,
+        rng=stream(seed, *names, "order"),
+        progress=progress,
+        checkpoint=checkpoint,
+    )
+    if settings.precision != "float32":
+        trained = model
+        model = build(settings, data, seed, *names)
+        model.set_weights(trained.get_weights())
+    # Adam's moments are two thirds of a saved file and no part of the network.
+    model.compile(jit_compile=JIT)
+
+    def accuracy(x: Images, y: Labels) -> float:
+        return float((predict_labels(model, x) == y).mean())
+
+    return model, TrainingReport(
+        accuracy(data.x_train, data.y_train),
+        accuracy(data.x_test, data.y_test),
+        model.count_params(),
+    )
+
+
+@contextlib.contextmanager
+def _computing_in(precision: str) -> Iterator[None]:
+    """Layers built in this block compute in ``precision``; their weights are float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

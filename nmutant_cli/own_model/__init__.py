@@ -1,0 +1,1 @@
+"""A detector for a user's own model: its images, its calibration, its verdicts."""

@@ -1,0 +1,159 @@
+"""Calibrating a detector: measure label changes of clean and adversarial images, choose the test.
+
+from nmutant_cli import calibrate
+
+calibrate(predict, clean, adversarial, target=0.05).save("mine.yaml")
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from nmutant_cli.config.settings import Mutation
+from nmutant_cli.errors import ConfigError, DataError
+from nmutant_cli.mutation.operator import Mutations, MutationStream
+from nmutant_cli.mutation.sensitivity import Label, Subjects
+from nmutant_cli.own_model.calibration import Calibration, Network
+from nmutant_cli.own_model.guarantee import Wanted, choose, parts
+from nmutant_cli.own_model.model import Answer, labels_under
+from nmutant_cli.seeding import stream
+from nmutant_cli.types import AnyArray, Bools, Images
+
+STEP_SIZES = (1.0, 5.0, 10.0)
+"""Those of the paper."""
+
+
+def calibrate(
+    predict: Answer,
+    clean: AnyArray,
+    adversarial: AnyArray | Mapping[str, AnyArray] | None = None,
+    *,
+    target: float = 0.05,
+    probability: float = 0.95,
+    power: float = 0.9,
+    kappa: float | None = None,
+    step_sizes: Sequence[float] = STEP_SIZES,
+    mutations: int = 300,
+    mutation: Mutation | None = None,
+    alpha: float = 0.05,
+    beta: float = 0.05,
+    seed: int = 0,
+    batch_size: int = 1000,
+    network: Network | None = None,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Calibration:
+    """A test that calls at most a share ``target`` of normal inputs adversarial.
+
+    It holds with ``probability`` over the choice of ``clean``, for inputs that come from where
+    those come from (see `guarantee`). ``clean``: ``(n, h, w, c)`` floats in [0, 1] that the model
+    was not trained on, with wrongly labelled ones among them as they come. ``adversarial``: such
+    an array or several by name, to choose the test that finds a share ``power`` of them with the
+    fewest mutations. Without them, give one step size and the ``kappa`` of adversarial inputs.
+
+    ``mutations`` of each image are measured at each of ``step_sizes``; no cap is larger.
+    ``mutation``, ``alpha`` and ``beta`` are those of the detector. ``progress`` is told how many
+    images were measured at one step size.
+
+    Raises ConfigError for a setting out of range, DataError for unfit or too few images,
+    ModelError for a model of no use.
+    """
+    mutation = mutation or Mutation()
+    wanted = Wanted(target, probability, power, alpha, beta)
+    if kappa is not None and not 0 < kappa < 1:
+        raise ConfigError(f"kappa: {kappa} is not allowed; it must be in (0, 1)")
+    if not step_sizes or not all(0 < step < np.inf for step in step_sizes):
+        raise ConfigError(f"step_sizes: {step_sizes} is not allowed; give numbers above 0")
+    sets = adversarial if isinstance(adversarial, Mapping) else {"adversarial": adversarial}
+    images = checked(clean, None)
+    attacked = {
+        name: checked(array, images.shape[1:]) for name, array in sets.items() if array is not None
+    }
+    # What cannot succeed is not measured.
+    parts(len(images), wanted, np.random.default_rng(0))
+    if not attacked and (kappa is None or len(step_sizes) != 1):
+        raise DataError(
+            "without adversarial images a calibration needs one step size and the kappa, at that "
+            "step size, of the inputs to be detected"
+        )
+    label = labels_under(predict, mutation, batch_size)
+
+    def measured(images: Images) -> dict[float, Bools]:
+        sources = streams(images, mutation, seed, "calibrate")
+        return {
+            step: changes_of(label(step), images, sources, mutations, progress)
+            for step in step_sizes
+        }
+
+    chosen = choose(
+        measured(images),
+        {name: measured(array) for name, array in attacked.items()},
+        wanted,
+        stream(seed, "calibrate", "parts"),
+        kappa=kappa,
+        seed=seed,
+    )
+    rows, columns, channels = images.shape[1:]
+    return Calibration(
+        rule="wald",
+        step_size=chosen.step_size,
+        p0=chosen.test.p0,
+        p1=chosen.test.p1,
+        alpha=alpha,
+        beta=beta,
+        cap=chosen.test.cap,
+        mutation=mutation,
+        image_shape=(rows, columns, channels),
+        network=network,
+        promise=chosen.promise,
+        evidence=chosen.evidence,
+    )
+
+
+def changes_of(
+    label: Label,
+    images: Images,
+    sources: Sequence[MutationStream],
+    mutations: int,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Bools:
+    """Whether each mutation changes the label of its image: ``(n, mutations)``."""
+    found = np.zeros((len(images), mutations), bool)
+    # As many at a time as keep 50,000 mutations, or 50 MB of noise for whole images, in memory.
+    values = sources[0].take(0, 1).patch.size if sources else 1
+    together = max(1, min(50_000, 12_000_000 // values) // mutations)
+    for first in range(0, len(images), together):
+        part = slice(first, min(first + together, len(images)))
+        subjects = Subjects(label, images[part])
+        drawn = Mutations.concatenate(source.take(0, mutations) for source in sources[part])
+        owner = np.arange(len(subjects.images)).repeat(mutations)
+        found[part] = subjects.changes(owner, drawn).reshape(-1, mutations) > 0
+        progress(part.stop - part.start)
+    return found
+
+
+def streams(images: Images, mutation: Mutation, seed: int, purpose: str) -> list[MutationStream]:
+    """The mutations of each image, keyed by what it shows."""
+    return [
+        MutationStream(
+            image.shape, mutation, seed, purpose, hashlib.sha256(image.tobytes()).hexdigest()
+        )
+        for image in images
+    ]
+
+
+def checked(images: AnyArray, shape: tuple[int, ...] | None) -> Images:
+    """``images`` as float32 ``(n, h, w, c)``. Raises DataError for what is no such array."""
+    array = np.asarray(images)
+    if array.dtype.kind != "f":
+        raise DataError(f"images must be floats in [0, 1], they are {array.dtype}")
+    if array.ndim != 4:
+        raise DataError(f"images must be (n, height, width, channels), they are {array.shape}")
+    if shape is not None and array.shape[1:] != tuple(shape):
+        raise DataError(f"images are {array.shape[1:]}, those calibrated with are {tuple(shape)}")
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2, 3)))
+    if len(bad):
+        raise DataError(f"image {bad[0]} has a value that is not finite")
+    return np.ascontiguousarray(array, np.float32)

@@ -1,0 +1,125 @@
+"""A calibrated detector as a small YAML file: the test, what is promised of it, the evidence.
+
+`nmutant_cli.own_model.calibrate` makes one; `nmutant_cli.own_model.detector.Detector` follows it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from nmutant_cli.config.attacks import (
+    Count,
+    ErrorRate,
+    Fraction,
+    Number,
+    Positive,
+    PositiveInt,
+    Section,
+)
+from nmutant_cli.config.loading import validated
+from nmutant_cli.config.settings import Mutation
+from nmutant_cli.detection.sprt import Test
+from nmutant_cli.pipeline.run_folder import replacing
+
+Share = Annotated[Number, Field(ge=0, le=1)]
+
+HEADER = """\
+# Written by `nmutant calibrate`, for `nmutant detect --calibration`.
+# With `probability`, over the choice of the clean images, the share of normal inputs that are
+# called adversarial is at most `false_alarm_rate`. It holds for this model, for inputs like
+# those images, and only while nothing but `evidence` and comments is changed here.
+"""
+
+
+class Network(Section):
+    """Which model was calibrated: its name as given and, for a file, its content."""
+
+    name: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+
+
+class Promise(Section):
+    """P(rate of false alarms <= ``false_alarm_rate``) >= ``probability``.
+
+    ``images`` clean ones certified it, ``alarms`` of them were allowed to be called adversarial.
+    """
+
+    false_alarm_rate: Fraction
+    probability: Fraction
+    images: PositiveInt
+    alarms: Count
+
+
+class Rate(Section):
+    """``count`` of ``images``, with the 95% interval of Clopper and Pearson."""
+
+    images: Count
+    count: Count
+    rate: Share
+    interval: tuple[Share, Share]
+
+
+class Evidence(Section):
+    """What was seen on images that had no part in the choice of the test.
+
+    ``false_alarms`` among clean images; ``detected`` in each adversarial set. ``wanted_power`` is
+    the one that was asked for; ``expected_power`` and ``mean_mutations`` (of clean images) are
+    exact for the kappas that were measured when the test was chosen.
+    """
+
+    false_alarms: Rate
+    detected: dict[str, Rate] = Field(default_factory=dict)
+    wanted_power: Fraction
+    expected_power: Share
+    mean_mutations: Number
+    seed: Count
+
+
+class Calibration(Section):
+    """All that a detector needs besides the model; p0, p1 and the rest as in `sprt.Test`."""
+
+    rule: Literal["wald", "algorithm1", "published"] = "wald"
+    step_size: Positive
+    p0: Fraction
+    p1: Fraction
+    alpha: ErrorRate = 0.05
+    beta: ErrorRate = 0.05
+    cap: PositiveInt
+    mutation: Mutation = Mutation()
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    network: Network | None = None
+    promise: Promise | None = None
+    evidence: Evidence | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Calibration:
+        if self.p0 >= self.p1:
+            raise ValueError(f"p1: must be above p0 ({self.p0:g}), it is {self.p1:g}")
+        return self
+
+    @property
+    def test(self) -> Test:
+        """The sequential test of one input."""
+        return Test(self.rule, self.p0, self.p1, self.alpha, self.beta, self.cap)
+
+    def save(self, path: Path | str) -> None:
+        """Write it as YAML, whole or not at all. Raises ArtifactError if that is not possible."""
+        text = yaml.safe_dump(
+            self.model_dump(mode="json", exclude_none=True),
+            sort_keys=False,
+            default_flow_style=None,
+        )
+        with replacing(Path(path)) as temporary:
+            temporary.write_text(HEADER + text, encoding="utf-8")
+
+    @staticmethod
+    def load(path: Path | str) -> Calibration:
+        """Read what `save` wrote, or what was written by hand.
+
+        Raises ConfigError, naming file and field, for anything unknown, missing or out of range.
+        """
+        return validated(Calibration, Path(path))

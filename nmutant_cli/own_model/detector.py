@@ -1,0 +1,144 @@
+"""The detector for a user's own model: images in, verdicts out (Algorithm 1 on any ``predict``).
+
+from nmutant_cli import Detector
+
+detector = Detector(predict, "mine.yaml")
+found = detector.detect(images)
+print(found.adversarial, found.kappa)
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from nmutant_cli.detection.detect import detect
+from nmutant_cli.detection.intervals import anytime
+from nmutant_cli.mutation.operator import Mutations
+from nmutant_cli.mutation.sensitivity import Label, Subjects, majority_of
+from nmutant_cli.own_model.calibrate import checked, streams
+from nmutant_cli.own_model.calibration import Calibration
+from nmutant_cli.own_model.model import Answer, labels_under
+from nmutant_cli.types import AnyArray, Bools, Floats, Images, Ints, Labels, Verdict
+
+TOGETHER = 250
+"""So many images are looked at together; it changes no result and bounds the memory."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a `Detector` says of ``n`` images; every array has shape ``(n,)``.
+
+    ``verdict``: `Verdict`, UNDECIDED where the cap came first. ``kappa``: the share of the
+    ``mutations`` read that changed the label, ``lower`` and ``upper`` its interval, which holds
+    although the test stopped because of what it saw (`intervals.anytime`). ``label``: the model's.
+    ``majority``: the label that most of those mutations got; in a tie as for `sensitivity.Tally`.
+    """
+
+    verdict: Ints
+    kappa: Floats
+    lower: Floats
+    upper: Floats
+    mutations: Ints
+    changes: Ints
+    label: Labels
+    majority: Labels
+
+    def __len__(self) -> int:
+        return len(self.verdict)
+
+    @property
+    def adversarial(self) -> Bools:
+        """Which images are called adversarial; an undecided one is not."""
+        return self.verdict == Verdict.ADVERSARIAL
+
+
+class Detector:
+    """Says of images whether they are adversarial for ``predict``.
+
+    ``predict``: a function from images, float32 ``(n, h, w, c)`` in [0, 1], to labels ``(n,)`` or
+    scores ``(n, classes)``; of a Keras model mutations and network are compiled into one graph.
+    ``calibration``: a `Calibration`, or the path of one. One by hand, with nothing promised:
+    ``Calibration(step_size=1, p0=0.01, p1=0.05, cap=500)``.
+    ``seed``: the same image always meets the same mutations, whatever else is looked at, in
+    any order; None draws a seed that nobody can foresee. ``batch_size``: mutated images in one
+    call of the model, at most; it changes no result. ``confidence``: of the intervals of kappa.
+
+    Any number of threads may use one detector: nothing is changed after it is made. The work for
+    an image is at most ``calibration.cap`` mutations, rounded up to a block of them.
+
+    Raises ConfigError for a calibration that cannot be read, ModelError for a model of no use.
+    """
+
+    def __init__(
+        self,
+        predict: Answer,
+        calibration: Calibration | Path | str,
+        *,
+        seed: int | None = 0,
+        batch_size: int = 128,
+        confidence: float = 0.95,
+    ) -> None:
+        if not isinstance(calibration, Calibration):
+            calibration = Calibration.load(calibration)
+        self.predict, self.calibration = predict, calibration
+        self.seed, self.batch_size, self.confidence = seed, batch_size, confidence
+        self._test = calibration.test
+        self._seed = secrets.randbits(64) if seed is None else seed
+        self._label = labels_under(predict, calibration.mutation, batch_size)(calibration.step_size)
+
+    def detect(self, images: AnyArray) -> Found:
+        """The verdict on each of ``images``, float32 ``(n, h, w, c)`` in [0, 1].
+
+        Raises DataError for another shape than was calibrated, or a value that is not finite;
+        ModelError if the model gives something else than labels or scores.
+        """
+        images = checked(images, self.calibration.image_shape)
+        found = [
+            self._detect(images[first : first + TOGETHER])
+            for first in range(0, max(1, len(images)), TOGETHER)
+        ]
+        return Found(
+            *(np.concatenate([getattr(part, f.name) for part in found]) for f in fields(Found))
+        )
+
+    def _detect(self, images: Images) -> Found:
+        subjects = _Remembering(self._label, images)
+        sources = streams(images, self.calibration.mutation, self._seed, "detector")
+        (found,) = detect(subjects, sources, [self._test])
+        lower, upper = anytime(found.c, found.mutations, self.confidence)
+        return Found(
+            verdict=found.verdict,
+            kappa=found.c / np.maximum(found.mutations, 1),
+            lower=lower,
+            upper=upper,
+            mutations=found.mutations,
+            changes=found.c,
+            label=subjects.own,
+            majority=subjects.majority(found.mutations),
+        )
+
+
+class _Remembering(Subjects):
+    """Subjects that keep every label they got, in the order of the mutations."""
+
+    def __init__(self, label: Label, images: Images) -> None:
+        super().__init__(label, images)
+        self._seen: list[list[Labels]] = [[] for _ in images]
+
+    def mutated(self, owner: Ints, mutations: Mutations) -> Labels:
+        found = super().mutated(owner, mutations)
+        # A block of mutations comes one image after the other.
+        starts = np.flatnonzero(np.diff(owner, prepend=-1))
+        for part, row in zip(np.split(found, starts[1:]), owner[starts].tolist(), strict=True):
+            self._seen[row].append(part)
+        return found
+
+    def majority(self, read: Ints) -> Labels:
+        """The label that most of the first ``read[i]`` mutations of image i got: ``(n,)``."""
+        pairs = zip(self._seen, read, self.own, strict=True)
+        found = [majority_of(np.concatenate(seen)[:n], own) for seen, n, own in pairs]
+        return np.array(found, np.int64)

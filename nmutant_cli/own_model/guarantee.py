@@ -1,0 +1,272 @@
+"""Choosing a sequential test whose false-alarm rate over inputs is bounded, with a guarantee.
+
+alpha bounds an error about one input's kappa; how often a normal *input* is called adversarial
+depends on how kappa differs among inputs. Here it is bounded whatever their distribution.
+
+**Nested tests.** Let ``theta = p1 (1-p0) / (p0 (1-p1))`` be the odds ratio of a Wald test. With
+``s = log_theta(1 + p0 (theta - 1))`` its boundaries for the number c of changes in n mutations are
+
+    adversarial at  c >= upper / ln(theta) + s n,      normal at  c <= lower / ln(theta) + s n,
+
+so with theta, alpha, beta and cap held fixed, raising s (that is, p0) lifts both lines: a sequence
+of label changes that is not called adversarial at one s is not at any higher s. Each sequence has a
+**score** S, the highest s at which it is adversarial (see `scores`). The test at s calls an input
+adversarial only if S >= s. S has in it all of the randomness: of the input, of its mutations,
+and of the error alpha of the test.
+
+**The guarantee** (split conformal prediction, training-conditional: Vovk 2012, arXiv 1209.2673).
+Step size, theta, alpha, beta and cap are chosen on other images than those which follow. Let
+S_1 .. S_n be the scores of n clean images drawn like the inputs to come, each with mutations
+of its own, and put s just above the (n-a)-th smallest of them, or higher. With q the (1-t)-quantile
+of S, i.e. P(S > q) <= t <= P(S >= q): the false-alarm rate exceeds t only if s <= q, so only if at
+most a of the n scores are q or higher, each of which is so with chance t or more. That has
+probability P(Binomial(n, t) <= a) at most. `allowed_alarms` gives the largest a for which it is
+at most 1 - probability. Nothing is estimated: a kappa from few mutations makes the test weaker,
+never the promise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from nmutant_cli.detection.exact import Mixture
+from nmutant_cli.detection.intervals import clopper_pearson
+from nmutant_cli.detection.sprt import Test, Tests
+from nmutant_cli.errors import ConfigError, DataError
+from nmutant_cli.own_model.calibration import Evidence, Promise, Rate
+from nmutant_cli.types import Bools, Floats, Ints, Verdict
+
+ODDS = (2.0, 4.0, 8.0, 16.0, 32.0)
+"""Odds ratios of p1 to p0 that are tried."""
+CAPS = (1.0, 0.5, 0.25)
+"""Caps that are tried, as shares of the mutations that were measured."""
+LEAST = 20
+"""Clean images needed to choose a test, and as many to check it."""
+
+Changes = Mapping[float, Bools]
+"""By step size: whether each mutation changed the label, ``(images, mutations)``."""
+Design = tuple[float, float, int]
+"""Step size, odds ratio, cap."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of a test: chances in (0, 1), ``alpha`` and ``beta`` as in `sprt.Test`.
+
+    Raises ConfigError for others.
+    """
+
+    target: float = 0.05
+    probability: float = 0.95
+    power: float = 0.9
+    alpha: float = 0.05
+    beta: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            top = 0.5 if name in ("alpha", "beta") else 1
+            if not 0 < value < top:
+                raise ConfigError(f"{name}: {value} is not allowed; it must be in (0, {top})")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A certified test, the step size it is for, the promise and the evidence."""
+
+    test: Test
+    step_size: float
+    promise: Promise
+    evidence: Evidence
+
+
+def allowed_alarms(n: int, target: float, probability: float) -> int:
+    """The largest a with P(Binomial(n, target) <= a) <= 1 - probability; -1 if there is none."""
+    from scipy.stats import binom
+
+    a = int(binom.ppf(1 - probability, n, target))
+    while a >= 0 and binom.cdf(a, n, target) > 1 - probability:
+        a -= 1
+    return a
+
+
+def images_needed(target: float, probability: float) -> int:
+    """The fewest clean images that can certify ``target``: one alarm among them is too many."""
+    n = max(1, math.floor(math.log1p(-probability) / math.log1p(-target)))
+    while allowed_alarms(n, target, probability) < 0:
+        n += 1
+    return n
+
+
+def parts(n: int, wanted: Wanted, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
+    """Rows to choose the test with, to certify it with, and to check it on, at random.
+
+    Half of the images certify, or more where the promise needs more; the rest is halved.
+
+    Raises DataError if there are too few.
+    """
+    needed = images_needed(wanted.target, wanted.probability)
+    if n < needed + 2 * LEAST:
+        raise DataError(
+            f"{n} clean images are too few to promise {wanted.target:.2%} false alarms with "
+            f"probability {wanted.probability:.2%}: it takes {needed + 2 * LEAST} or more "
+            f"({needed} to certify it, {LEAST} to choose the test, {LEAST} to check it); "
+            "or raise the target, or lower the probability"
+        )
+    order = rng.permutation(n)
+    certify = max(-(-n // 2), needed)
+    choose = (n - certify) // 2
+    return order[:choose], order[choose : choose + certify], order[choose + certify :]
+
+
+def scores(changes: Bools, odds: float, alpha: float, beta: float) -> Floats:
+    """The highest s at which each sequence is called adversarial: ``(n,)`` for ``(n, cap)``.
+
+    It is called so at mutation i if s is at most ``(c_i - upper / ln odds) / i`` and, at every
+    earlier j, below ``(c_j - lower / ln odds) / j``: else the test has ended with "normal".
+    """
+    upper, lower = math.log((1 - beta) / alpha), math.log(beta / (1 - alpha))
+    n = np.arange(1, changes.shape[1] + 1)
+    c = changes.cumsum(axis=1)
+    adversarial = (c - upper / math.log(odds)) / n
+    normal = np.minimum.accumulate((c - lower / math.log(odds)) / n, axis=1)
+    adversarial[:, 1:] = np.minimum(adversarial[:, 1:], normal[:, :-1])
+    return adversarial.max(axis=1)
+
+
+def raised_above(score: float, odds: float, alpha: float, beta: float, cap: int) -> Test:
+    """The Wald test of this odds ratio whose s lies just above ``score``.
+
+    Never below the s at which an input without a label change is "normal" at the cap, for then
+    nothing would be.
+    """
+    s = max(score, _unchanged(odds, alpha, beta) / cap)
+    s *= 1 + 1e-9  # so that rounding cannot call what has this very score adversarial
+    p0 = math.expm1(s * math.log(odds)) / (odds - 1)
+    return Test("wald", p0, odds * p0 / (1 + (odds - 1) * p0), alpha, beta, cap)
+
+
+def _unchanged(odds: float, alpha: float, beta: float) -> float:
+    """s times the mutations without a label change after which a test says "normal"."""
+    return math.log((1 - alpha) / beta) / math.log(odds)
+
+
+def decide(test: Test, changes: Bools) -> Tests:
+    """The test on sequences of changes ``(n, cap or more)`` that have been measured."""
+    tests = Tests(test, len(changes))
+    tests.advance(np.arange(len(changes)), changes)
+    return tests
+
+
+def choose(
+    clean: Changes,
+    adversarial: Mapping[str, Changes],
+    wanted: Wanted,
+    rng: np.random.Generator,
+    *,
+    kappa: float | None = None,
+    seed: int = 0,
+) -> Chosen:
+    """The cheapest test with the wanted power, made to keep the promise on clean images.
+
+    With the first of the `parts` and one half of each adversarial set every step size, odds ratio
+    and cap is given the p0 that its scores ask for; the exact recursion over the measured kappas
+    then gives the power (the mean over the sets; with no sets, at the one ``kappa``) and the mean
+    number of mutations of a clean image. Taken is the cheapest of those with the wanted power,
+    else the most powerful. The second part gives the p0 that is certified, the third part and the
+    other halves the evidence. ``seed`` is what ``rng`` was made from, noted there.
+
+    Raises DataError if there are too few images, or neither an adversarial set nor a ``kappa``;
+    ConfigError if too few mutations were measured for alpha and beta.
+    """
+    size = len(next(iter(clean.values())))
+    choosing, certifying, checking = parts(size, wanted, rng)
+    halves = {name: _halves(name, changes, rng) for name, changes in adversarial.items()}
+    if not halves and kappa is None:
+        raise DataError("a calibration needs adversarial images, or the kappa to be detected")
+    alarms = allowed_alarms(len(certifying), wanted.target, wanted.probability)
+
+    def fitted(design: Design, rows: Ints) -> Test:
+        step, odds, cap = design
+        found = np.sort(scores(clean[step][rows, :cap], odds, wanted.alpha, wanted.beta))
+        allowed = len(rows) * alarms // len(certifying)
+        return raised_above(found[-1 - allowed], odds, wanted.alpha, wanted.beta, cap)
+
+    def expected(design: Design, test: Test) -> tuple[float, float]:
+        step = design[0]
+        sets = [adversarial[name][step][first].mean(axis=1) for name, (first, _) in halves.items()]
+        powers = [_mixture(kappas).under(test).adversarial for kappas in sets]
+        if not powers:
+            powers = [_mixture(np.array([kappa])).under(test).adversarial]
+        cost = _mixture(clean[step][choosing].mean(axis=1)).under(test).mean_mutations
+        return min(1.0, float(np.mean(powers))), float(cost)
+
+    def rank(design: Design) -> tuple[float, float]:
+        power, cost = expected(design, fitted(design, choosing))
+        return (0.0 if power >= wanted.power else 1 - power), cost
+
+    designs = [
+        (step, odds, cap)
+        for step, changes in clean.items()
+        for odds in ODDS
+        for cap in (int(changes.shape[1] * share) for share in CAPS)
+        if cap > 2 * _unchanged(odds, wanted.alpha, wanted.beta)
+    ]
+    if not designs:
+        raise ConfigError(
+            f"mutations: {next(iter(clean.values())).shape[1]} for each image are too few for "
+            f"alpha {wanted.alpha:g} and beta {wanted.beta:g}"
+        )
+    best = min(designs, key=rank)
+    test = fitted(best, certifying)
+    power, mutations = expected(best, test)
+
+    def called(changes: Bools, rows: Ints) -> Rate:
+        verdicts = decide(test, changes[rows]).verdict
+        return rate(int((verdicts == Verdict.ADVERSARIAL).sum()), len(rows))
+
+    step = best[0]
+    return Chosen(
+        test,
+        step,
+        Promise(
+            false_alarm_rate=wanted.target,
+            probability=wanted.probability,
+            images=len(certifying),
+            alarms=alarms,
+        ),
+        Evidence(
+            false_alarms=called(clean[step], checking),
+            detected={
+                name: called(adversarial[name][step], second)
+                for name, (_, second) in halves.items()
+            },
+            wanted_power=wanted.power,
+            expected_power=power,
+            mean_mutations=mutations,
+            seed=seed,
+        ),
+    )
+
+
+def rate(count: int, n: int) -> Rate:
+    """A share with its interval; 0 of 0 is 0."""
+    share = count / n if n else 0.0
+    return Rate(images=n, count=count, rate=share, interval=clopper_pearson(count, n))
+
+
+def _halves(name: str, changes: Changes, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    n = len(next(iter(changes.values())))
+    if n < 2:
+        raise DataError(f"{name}: {n} adversarial images; a calibration needs 2 or more")
+    order = rng.permutation(n)
+    return order[: n // 2], order[n // 2 :]
+
+
+def _mixture(kappas: Floats) -> Mixture:
+    """Equal kappas are worked out once."""
+    values, counts = np.unique(kappas, return_counts=True)
+    return Mixture(values, counts.astype(np.float64))

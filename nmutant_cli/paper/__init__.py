@@ -1,0 +1,1 @@
+"""What the paper printed, what its text claims, and how a run is held against it."""

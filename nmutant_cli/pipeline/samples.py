@@ -1,0 +1,248 @@
+"""Sample sets: normal, wrongly labelled (WL) and adversarial images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nmutant_cli.config.attacks import AttackParams, SubstituteParams
+from nmutant_cli.config.settings import Settings
+from nmutant_cli.datasets import Dataset, read_npz
+from nmutant_cli.errors import AttackError, DataError
+from nmutant_cli.networks.inference import predict_labels
+from nmutant_cli.seeding import stream
+from nmutant_cli.types import AnyArray, Bools, Floats, Images, Ints, Labels
+
+if TYPE_CHECKING:
+    import keras
+
+NO_TARGET = -1
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """``n`` samples; every array has n rows.
+
+    ``index``: where the image comes from in its half of the data set. ``true``: its true label.
+    ``label``: what the network says of ``image``. ``target``: the class an attack aimed at, -1
+    for none. ``image``: float32 in [0, 1]. ``image8``: the same in 8 bits, truncated as when
+    saved as PNG, with its own ``label8``. ``l0, l2, linf``: distances from the original.
+    ``counts``: whether the sample is one of its kind: adversarial where an attack was tried.
+    """
+
+    index: Ints
+    true: Labels
+    label: Labels
+    target: Labels
+    image: Images
+    image8: AnyArray
+    label8: Labels
+    l0: Ints
+    l2: Floats
+    linf: Floats
+    counts: Bools
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def counted(self) -> SampleSet:
+        """Only the samples that count."""
+        return SampleSet(*(getattr(self, f.name)[self.counts] for f in fields(self)))
+
+    def save(self, path: Path) -> None:
+        """Write ``.npz``, the same bytes for the same content."""
+        with path.open("wb") as file:
+            np.savez_compressed(file, **{f.name: getattr(self, f.name) for f in fields(self)})
+
+    @staticmethod
+    def load(path: Path) -> SampleSet:
+        """Read what `save` wrote. Raises DataError if the file is damaged or not a sample set."""
+        arrays = read_npz(path, tuple(f.name for f in fields(SampleSet)))
+        if len({len(array) for array in arrays.values()}) != 1:
+            raise DataError(f"{path}: its arrays differ in length")
+        return SampleSet(**arrays)
+
+
+def to_8_bits(images: Images) -> AnyArray:
+    """``(255 * images)`` truncated to uint8; exact for images that came from 8 bits."""
+    return (np.clip(images, 0, 1) * np.float32(255)).astype(np.uint8)
+
+
+def from_8_bits(images: AnyArray) -> Images:
+    """uint8 to float32 in [0, 1]."""
+    return images.astype(np.float32) / np.float32(255)
+
+
+def normal(model: keras.Model, data: Dataset, settings: Settings) -> SampleSet:
+    """Random test images (all of them, or only rightly labelled ones, as set)."""
+    rng = stream(settings.seed, data.name, "normal")
+    labels = predict_labels(model, data.x_test)
+    pool = np.arange(len(labels))
+    if settings.samples.normal_correct_only:
+        pool = pool[labels == data.y_test]
+    wanted = settings.samples.normal
+    if wanted > len(pool):
+        raise AttackError(f"samples.normal: {wanted} asked for, there are {len(pool)} test images")
+    index = rng.choice(pool, size=wanted, replace=False)
+    return _unattacked(model, data.x_test, data.y_test, index)
+
+
+def wrongly_labelled(model: keras.Model, data: Dataset, settings: Settings) -> SampleSet:
+    """Training images that the network gets wrong, up to ``samples.wl`` of them, at random."""
+    rng = stream(settings.seed, data.name, "wl")
+    wrong = np.flatnonzero(predict_labels(model, data.x_train) != data.y_train)
+    index = np.sort(rng.permutation(wrong)[: settings.samples.wl])
+    return _unattacked(model, data.x_train, data.y_train, index)
+
+
+def _unattacked(model: keras.Model, x: Images, y: Labels, index: Ints) -> SampleSet:
+    images, n = x[index], len(index)
+    label, nothing = predict_labels(model, images), np.zeros(n)
+    return SampleSet(
+        index=index,
+        true=y[index],
+        label=label,
+        target=np.full(n, NO_TARGET),
+        image=images,
+        image8=to_8_bits(images),
+        label8=label,
+        l0=np.zeros(n, np.int64),
+        l2=nothing,
+        linf=nothing,
+        counts=np.ones(n, bool),
+    )
+
+
+def pairs(params: AttackParams, data: Dataset, attempts: int) -> tuple[Ints, Labels]:
+    """Which test images are attacked, and towards which class: two arrays ``(attempts,)``.
+
+    Protocol, section 2. ``untargeted``: the first images, those held out to train a substitute
+    left aside. ``one``: the same, each towards one of the 9 other classes, these in turn.
+    ``others``: each towards all 9. ``all``: as many images of each class, each towards all 10.
+
+    Raises AttackError if there are too few test images.
+    """
+    n, classes = len(data.y_test), data.n_classes
+    substitute = substitute_of(params)
+    first = substitute.holdout if substitute else 0
+    if params.targets == "untargeted":
+        index = np.arange(first, first + attempts)
+        target = np.full(attempts, NO_TARGET)
+    elif params.targets in ("one", "others"):
+        each = 1 if params.targets == "one" else classes - 1
+        index = first + np.arange(attempts) // each
+        step = np.arange(attempts) % (classes - 1)
+        target = step + (step >= data.y_test[np.minimum(index, n - 1)])
+    else:
+        images = -(-attempts // classes)
+        each = -(-images // classes)
+        left = data.y_test[first:]
+        chosen = np.concatenate([np.flatnonzero(left == k)[:each] for k in range(classes)]) + first
+        # In rounds over the classes, so that a short run is balanced as well.
+        rank = np.concatenate([np.arange((left == k).sum())[:each] for k in range(classes)])
+        chosen = chosen[np.argsort(rank, kind="stable")]
+        index = chosen.repeat(classes)[:attempts]
+        target = np.tile(np.arange(classes), len(chosen))[:attempts]
+    if len(index) < attempts or index.max() >= n:
+        besides = f", {first} of them held out" if first else ""
+        raise AttackError(
+            f"attack.attempts: {attempts} need more than the {n} test images{besides}"
+        )
+    return index, target
+
+
+def adversarial(
+    name: str,
+    model: keras.Model,
+    data: Dataset,
+    settings: Settings,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[SampleSet, dict[str, Any]]:
+    """Attack set ``name`` of the settings, a row for each attempt, and what to note of it.
+
+    A sample counts if its label after the attack is not the true one. A pair whose target is the
+    label that the network gives anyway is an attempt too, but there is nothing to attack.
+
+    Raises AttackError if the data set is too small or the network does not fit.
+    """
+    from nmutant_cli.attacks import craft
+
+    params = settings.attack.sets[name]
+    index, target = pairs(params, data, settings.attack.attempts)
+    x, true = data.x_test[index], data.y_test[index]
+    before = predict_labels(model, x)
+    untargeted = params.targets == "untargeted"
+    rows = np.flatnonzero(before != target)
+    attacked: Any = model
+    notes: dict[str, Any] = {}
+    if (substitute := substitute_of(params)) is not None:
+        attacked, notes = _substitute(name, model, data, substitute, settings.seed)
+
+    image, n = x.copy(), len(x)
+    l0, l2, linf = np.zeros(n, np.int64), np.zeros(n), np.zeros(n)
+    if len(rows):
+        made = craft(
+            attacked,
+            x[rows],
+            before[rows] if untargeted else target[rows],
+            params,
+            data.bounds,
+            [
+                stream(settings.seed, data.name, "attack", name, int(i), int(target[k]))
+                for k, i in zip(rows, index[rows], strict=True)
+            ],
+            judge=lambda images: predict_labels(model, images),
+        )
+        image[rows], l0[rows], l2[rows], linf[rows] = made.x_adv, made.l0, made.l2, made.linf
+    label = predict_labels(model, image)
+    image8 = to_8_bits(image)
+    counts = label != true
+    if not settings.attack.count_already_wrong:
+        counts &= before == true
+    notes |= {
+        "attempts": n,
+        "adversarial": int(counts.sum()),
+        "already_wrong": int((before != true).sum()),
+        "still_adversarial_in_8_bits": int(
+            (counts & (predict_labels(model, from_8_bits(image8)) != true)).sum()
+        ),
+        "mean_l2": round(float(l2[counts].mean()), 6) if counts.any() else None,
+    }
+    samples = SampleSet(
+        index, true, label, target, image, image8,
+        predict_labels(model, from_8_bits(image8)), l0, l2, linf, counts,
+    )  # fmt: skip
+    return samples, notes
+
+
+def substitute_of(params: AttackParams) -> SubstituteParams | None:
+    """How the network that the attack looks at is trained, where it is not the guarded one."""
+    return params if isinstance(params, SubstituteParams) else getattr(params, "substitute", None)
+
+
+def _substitute(
+    name: str, model: keras.Model, data: Dataset, params: SubstituteParams, seed: int
+) -> tuple[Any, dict[str, Any]]:
+    from nmutant_cli.attacks.blackbox import train_substitute
+
+    def oracle(images: Images) -> Labels:
+        return predict_labels(model, images)
+
+    if params.holdout >= len(data.x_test):
+        raise AttackError(
+            f"attack.sets.{name}.holdout: {params.holdout} of {len(data.x_test)} test images"
+        )
+    made = train_substitute(
+        oracle,
+        data.x_test[: params.holdout],
+        data.n_classes,
+        params,
+        data.bounds,
+        stream(seed, data.name, "substitute", name),
+    )
+    agreement = made.agreement(oracle, data.x_test[params.holdout :])
+    return made.model, {"queries": made.queries, "substitute_agreement": round(agreement, 4)}

@@ -1,0 +1,184 @@
+"""The stage compare: detectors side by side on the sample sets of a run.
+
+Every detector meets every set on the network that the set belongs to, with the normal samples
+beside it. What it learns and where its thresholds lie comes from clean test images that are in no
+set: every other one to learn from, the rest for the thresholds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nmutant_cli.detectors import DETECTORS, Candidate, Guarded
+from nmutant_cli.errors import ConfigError
+from nmutant_cli.pipeline.experiment import Experiment
+from nmutant_cli.pipeline.kappa import measured
+from nmutant_cli.pipeline.run_folder import file_digest
+from nmutant_cli.report.tables import NORMAL
+from nmutant_cli.seeding import stream
+from nmutant_cli.types import Images
+
+CLEAN = "clean"
+"""The set of clean images that the thresholds come from."""
+
+
+def scored(experiment: Experiment) -> dict[tuple[str, str], Path]:
+    """``compare/DETECTOR-NETWORK.csv``, made where needed: a row per image with its score.
+
+    Raises ConfigError without attack sets, for a network with dropout on, or where clean images are
+    too few.
+    """
+    settings = experiment.settings
+    if not settings.attack.sets:
+        raise ConfigError("attack.sets: is empty; name a set to compare detectors on")
+    networks = dict.fromkeys(map(experiment.network_of, settings.attack.sets))
+    work = [(name, network) for network in networks for name in settings.compare.detectors]
+    with experiment.bar(len(work), "compare", "detector") as bar:
+        found: dict[tuple[str, str], Path] = {}
+        for name, network in work:
+            bar.set_postfix_str(f"{name}, {network}")
+            found[name, network] = _scores_of(experiment, name, network)
+            bar.update()
+    return found
+
+
+def file_of(name: str, network: str) -> str:
+    """The artefact with the scores of a detector on the sets of a network."""
+    return f"compare/{name}-{network}.csv"
+
+
+def known_to(experiment: Experiment, network: str) -> str:
+    """The attack set that supervised detectors learn from: of those on ``network`` the first."""
+    sets, known = experiment.settings.attack.sets, experiment.settings.compare.known
+    own = [slug for slug in sets if experiment.network_of(slug) == network]
+    return known if known in own else own[0]
+
+
+def in_first_half(source_index: Any) -> Any:
+    """Which samples are there to learn from and to choose by: about half of the images.
+
+    By Knuth's multiplicative hash of the image's index. Every other image would not do: MNIST's
+    training images of even index are the harder ones.
+    """
+    return np.asarray(source_index, np.uint64) * 2654435761 % 2**32 < 2**31
+
+
+def guard(experiment: Experiment, network: str) -> Guarded:
+    """A network of the experiment as detectors see it."""
+    settings = experiment.settings
+    return Guarded(
+        experiment.model(network),
+        settings.compare,
+        settings.mutation,
+        settings.detection.step_size,
+        settings.seed,
+        experiment.data.bounds if settings.mutation.clip else None,
+    )
+
+
+def _scores_of(experiment: Experiment, name: str, network: str) -> Path:
+    settings = experiment.settings
+    if settings.model_settings(network).stochastic_inference:
+        raise ConfigError(
+            "model.stochastic_inference: detectors are compared on a network whose dropout is off; "
+            "set it to false"
+        )
+    slugs = [
+        slug
+        for slug in experiment.titles
+        if slug == NORMAL or experiment.network_of(slug) == network
+    ]
+    known = known_to(experiment, network)
+    ingredients = experiment.ingredients(
+        "compare",
+        {
+            "detector": name,
+            "network": file_digest(experiment.model_path(network)),
+            # All of them: clean images are in none.
+            "samples": {s: file_digest(experiment.samples_path(s)) for s in experiment.titles},
+            "known": known,
+            **({"halves": "hash"} if DETECTORS[name].supervised else {}),
+            "eight_bit": settings.attack.eight_bit,
+            "compare": settings.compare.model_dump(mode="json", exclude={"detectors", "known"}),
+            "mutation": settings.mutation.model_dump(mode="json"),
+            "step_size": settings.detection.step_size,
+        },
+    )
+
+    def build(path: Path) -> Mapping[str, Any]:
+        guarded = guard(experiment, network)
+        detector = DETECTORS[name](guarded)
+        clean = clean_images(experiment)
+        images, _, where = measured(experiment, known)
+        detector.fit(clean[::2], images[in_first_half([source for _, source in where])])
+        kept = clean[1::2]
+        sets = {CLEAN: (kept, [(i, i) for i in range(len(kept))])}
+        sets |= {slug: measured(experiment, slug)[::2] for slug in slugs}
+        forward = _seconds_per_forward_pass(guarded, kept)
+        start = time.perf_counter()
+        frame = _scores(detector, sets)
+        seconds = time.perf_counter() - start
+        frame.to_csv(path, index=False, lineterminator="\n")
+        counts = {
+            "known": known,
+            "passes": detector.passes,
+            "seconds_per_image": seconds / len(frame),
+            "seconds_per_forward_pass": forward,
+        }
+        step = getattr(detector, "step_size", None)
+        return counts if step is None else counts | {"step_size": step}
+
+    return experiment.run.make(file_of(name, network), ingredients, build)
+
+
+def _scores(
+    detector: Candidate, sets: Mapping[str, tuple[Images, list[tuple[int, int]]]]
+) -> pd.DataFrame:
+    """Scores, and the single label changes, as hexadecimal digits, of detectors that count them.
+
+    All sets in one go: a mutated network is then made once.
+    """
+    images = np.concatenate([found for found, _ in sets.values()])
+    where = [(slug, *place) for slug, (_, places) in sets.items() for place in places]
+    frame = pd.DataFrame(where, columns=["samples", "index", "source_index"])
+    if hasattr(detector, "changes"):
+        changes = detector.changes(images)
+        frame["score"] = changes.mean(axis=1)
+        frame["changes"] = [row.tobytes().hex() for row in np.packbits(changes, axis=1)]
+    else:
+        frame["score"] = detector.score(images)
+    return frame
+
+
+def clean_images(experiment: Experiment) -> Images:
+    """Test images, as they come, that are in no sample set and that no attack was tried on.
+
+    Raises ConfigError if there are fewer than ``compare.clean``.
+    """
+    settings, data = experiment.settings, experiment.data
+    slugs = [slug for slug in experiment.titles if slug != "wl"]  # those are training images
+    taken = [experiment.samples(slug).index for slug in slugs]
+    free = np.setdiff1d(np.arange(len(data.x_test)), np.concatenate(taken))
+    wanted = settings.compare.clean
+    if wanted > len(free):
+        raise ConfigError(
+            f"compare.clean: {wanted} asked for, {len(free)} of {len(data.x_test)} test images are "
+            "in no sample set"
+        )
+    rng = stream(settings.seed, settings.dataset, "compare", "clean")
+    return data.x_test[rng.choice(free, wanted, replace=False)]
+
+
+def _seconds_per_forward_pass(guarded: Guarded, images: Images) -> float:
+    guarded.logits(images)  # compiles
+    rounds = -(-4000 // len(images))
+    start = time.perf_counter()
+    for _ in range(rounds):
+        guarded.logits(images)
+    return (time.perf_counter() - start) / (rounds * len(images))

@@ -1,0 +1,1 @@
+"""From label changes and verdicts to tables, figures and one page."""

@@ -1,0 +1,300 @@
+"""Figure 4, the distributions of kappa(x) and a panel of images.
+
+Every function takes tables or arrays and returns a matplotlib ``Figure``; none shows or saves it,
+or touches pyplot's state. :func:`to_png` turns a figure into bytes that depend on nothing but the
+figure (and the version of matplotlib).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+
+from nmutant_cli.errors import ArtifactError
+from nmutant_cli.report.tables import NORMAL, number
+from nmutant_cli.types import AnyArray, Floats
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+KNOWN = {"FGSM": "#0072B2", "C&W": "#D55E00", "JSMA": "#009E73", "BB": "#CC79A7", "WL": "#E69F00"}
+"""The sample sets of the paper in the colour-blind-safe palette of Okabe and Ito."""
+FURTHER = ("#56B4E9", "#882255", "#6B5B00", "#332288", "#44AA99")
+GREY = "#8A8A8A"
+"""Normal samples."""
+WRONG = "#B03A00"
+"""A label that is not the original's."""
+MARKERS = "osD^vP*Xh<>"
+
+LOG_FROM = 20
+"""The spread of the ratios from which Figure 4 has a logarithmic axis."""
+BINS = 25
+NOR = r"$\kappa_\mathrm{nor}$"
+RATIO = r"$\kappa_\mathrm{adv}\,/\,\kappa_\mathrm{nor}$"
+
+STYLE: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "figure.titlesize": 12,
+    "figure.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.axisbelow": True,
+    "grid.color": "#E2E2E2",
+    "figure.facecolor": "white",
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.08,
+}
+
+
+def styled(function: Callable[P, R]) -> Callable[P, R]:
+    """Run ``function`` under our style whatever the user's matplotlibrc says."""
+
+    @wraps(function)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()  # leaves the backend alone
+            matplotlib.rcParams.update(STYLE)
+            return function(*args, **kwargs)
+
+    return inner
+
+
+@styled
+def to_png(figure: Figure, dpi: int = 144) -> bytes:
+    """``figure`` as a PNG file, without the time or program in its metadata."""
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each printed name of a sample set; the paper's sets always have theirs."""
+    names = list(dict.fromkeys(names))
+    unknown = [name for name in names if name not in KNOWN and name != NORMAL]
+    given = {name: FURTHER[i % len(FURTHER)] for i, name in enumerate(unknown)}
+    return {name: GREY if name == NORMAL else {**KNOWN, **given}[name] for name in names}
+
+
+def ratios(means: pd.DataFrame) -> pd.DataFrame:
+    """kappa_adv / kappa_nor: a row per step size, a column per adversarial set (Figure 4).
+
+    ``means`` has the columns ``samples, step_size, kappa_percent``: Table 1, the published one, or
+    better `tables.means`, which is not rounded. nan where a set has no samples,
+    where there are no normal ones, and where kappa_nor is 0.
+    """
+    for column in ("samples", "step_size", "kappa_percent"):
+        if column not in means.columns:
+            raise ArtifactError(f"table 1: no column {column}")
+    names = list(dict.fromkeys(means["samples"]))
+    wide = means.pivot(index="step_size", columns="samples", values="kappa_percent")
+    wide = wide.reindex(columns=names).astype(np.float64)
+    normal = wide[NORMAL] if NORMAL in wide else pd.Series(np.nan, wide.index)
+    return wide.drop(columns=NORMAL, errors="ignore").div(normal.where(normal > 0), axis=0)
+
+
+@styled
+def ratio_figure(means: pd.DataFrame, dataset: str) -> Figure:
+    """Figure 4: kappa_adv / kappa_nor against the step size, one line per adversarial set.
+
+    ``means`` as for :func:`ratios`. A step size at which kappa_nor is 0 has no ratio: it is left
+    out and named under the axis. The axis is logarithmic where the ratios spread more than 20
+    times.
+    """
+    table = ratios(means)
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    steps = table.index.to_numpy(dtype=np.float64)
+    palette = colours(table.columns)
+    values = table.to_numpy(dtype=np.float64)
+    shown = values[np.isfinite(values) & (values > 0)]
+    for marker, name in zip(MARKERS * 3, table.columns, strict=False):
+        line = table[name].to_numpy(dtype=np.float64)
+        if np.isfinite(line).any():
+            (drawn,) = axes.plot(steps, line, marker=marker, color=palette[name], label=name)
+            drawn.set(linewidth=1.8, clip_on=False, zorder=3)
+    if shown.size:
+        axes.axhline(1, color=GREY, linewidth=1.2, linestyle="--", label="no difference")
+        figure.legend(loc="outside right upper", frameon=False)
+    else:
+        axes.text(0.5, 0.5, "no ratio to show", transform=axes.transAxes, ha="center")
+    if steps.size:  # room for the steps without a ratio too
+        margin = 0.05 * np.ptp(steps) or 1.0
+        axes.set_xlim(steps.min() - margin, steps.max() + margin)
+    if shown.size and shown.max() > LOG_FROM * shown.min():
+        log_axis(axes, min(1.0, shown.min()), max(1.0, shown.max()))
+        axes.set_ylabel(f"{RATIO} (times, log scale)")
+    else:
+        axes.set_ylim(0, 1.08 * max(1.0, shown.max(initial=0)))
+        axes.set_ylabel(f"{RATIO} (times)")
+    normal = means.loc[means["samples"] == NORMAL]
+    zero = [number(step) for step in normal.loc[normal["kappa_percent"] == 0, "step_size"]]
+    note = f"\nno ratio at step size {', '.join(zero)}: {NOR} is 0" if zero else ""
+    axes.set_xlabel(f"step size of the mutations{note}")
+    axes.set_xticks(steps, [number(step) for step in steps])
+    axes.grid(axis="y")
+    axes.set_title(
+        f"{dataset}: how many times more sensitive\nadversarial samples are than normal ones",
+        weight="bold",
+    )
+    return figure
+
+
+def log_axis(axes: Axes, low: float, high: float) -> None:
+    """A logarithmic y axis with plain numbers at 1, 2, 5, 10, ..."""
+    axes.set_yscale("log")
+    axes.set_ylim(low / 1.15, high * 1.2)
+    ticks = [m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5)]
+    axes.yaxis.set_major_locator(FixedLocator([t for t in ticks if low / 1.15 <= t <= high * 1.2]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+
+
+@styled
+def kappa_histograms(
+    kappa: pd.DataFrame, titles: Mapping[str, str], step_size: float, dataset: str
+) -> Figure:
+    """The distribution of kappa(x): a panel for the normal samples and for each adversarial set.
+
+    ``kappa`` as for `tables.table1`. A set without samples at ``step_size`` has
+    no panel; the normal samples are in grey behind the others. The vertical axis is the square
+    root of the share, so that a few samples among hundreds can be seen beside a bar near 100%.
+    """
+    at_step = kappa[np.isclose(kappa["step_size"].to_numpy(dtype=np.float64), step_size)]
+    found = {
+        title: at_step.loc[at_step["samples"] == slug, "kappa"].to_numpy(dtype=np.float64)
+        for slug, title in titles.items()
+    }
+    palette = colours(found)
+    sets = {title: values for title, values in found.items() if values.size}
+    normal = sets.get(NORMAL)
+    columns = min(3, max(1, len(sets)))
+    lines = max(1, -(-len(sets) // columns))
+    size = (max(5.0, 3.2 * columns), 2.4 * lines + 1.0)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
+    # The axes are shared: what is set on the first holds for all.
+    reach = max((values.max() for values in sets.values()), default=1.0)
+    top = next(limit for limit in (0.05, 0.1, 0.25, 0.5, 1) if reach <= limit)
+    panels[0].set_xlim(0, top)
+    panels[0].set_yscale("function", functions=(np.sqrt, np.square))
+    panels[0].set_ylim(0, 100)
+    panels[0].yaxis.set_major_locator(FixedLocator([0, 1, 5, 20, 50, 100]))
+    panels[0].xaxis.set_major_locator(FixedLocator(np.linspace(0, top, 6).tolist()))
+    panels[0].xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
+    for axes, (title, values) in zip(panels, sets.items(), strict=False):
+        axes.grid(axis="y")
+        if normal is not None:
+            _bars(axes, normal, top, GREY, outline=False)
+        if title != NORMAL:
+            _bars(axes, values, top, palette[title], outline=True)
+        mean = f"mean {100 * values.mean():.2f}%, n = {values.size}"
+        axes.set_title(f"{title}{' (grey)' if title == NORMAL else ''}: {mean}", size=10)
+    if not sets:
+        panels[0].text(0.5, 25, "no samples", ha="center")
+    for axes in panels[len(sets) or 1 :]:
+        axes.remove()
+    for axes in panels[max(0, len(sets) - columns) : len(sets)]:
+        axes.tick_params(labelbottom=True)  # the lowest panel of each column
+    figure.supxlabel("κ(x): share of the mutations that change the label (%)", size=10)
+    figure.supylabel("share of the samples (%, √ scale)", size=10)
+    title = f"{dataset}: sensitivity κ(x) at step size {number(step_size)}"
+    figure.suptitle(title, x=0.02, ha="left")
+    return figure
+
+
+def _bars(axes: Axes, values: Floats, top: float, colour: str, outline: bool) -> None:
+    """One histogram over [0, top], in percent of the samples."""
+    counts, edges = np.histogram(values, bins=BINS, range=(0, top))
+    share = 100 * counts / values.size
+    alpha = 0.25 if outline else 0.5
+    axes.stairs(share, edges, fill=True, color=colour, alpha=alpha, linewidth=0)
+    if outline:
+        axes.stairs(share, edges, color=colour, linewidth=1.8)
+
+
+@dataclass(frozen=True)
+class PanelRow:
+    """One row of :func:`image_panel`: a sample of one attack set and one mutation of it.
+
+    The images have shape ``(h, w)`` or ``(h, w, channels)`` with 1 or 3 channels and values in
+    [0, 1]; a mutation may leave that range and is clipped to be shown. Labels are what the network
+    calls each image, a class number or name.
+    """
+
+    title: str
+    original: AnyArray
+    adversarial: AnyArray
+    mutation: AnyArray
+    original_label: int | str
+    adversarial_label: int | str
+    mutation_label: int | str
+
+
+@styled
+def image_panel(rows: Sequence[PanelRow], dataset: str) -> Figure:
+    """For each row: original, adversarial image, their difference, a mutation with its label.
+
+    The difference has its own scale in each row; of an RGB image it is that of the channel that
+    changed most.
+    """
+    lines = max(1, len(rows))
+    figure = Figure(figsize=(8.0, 1.95 * lines + 0.7), layout="constrained")
+    figure.suptitle(f"{dataset}: a sample of each attack and a mutation of it", x=0.02, ha="left")
+    if not rows:
+        figure.text(0.5, 0.5, "no adversarial samples", ha="center")
+        return figure
+    grid = figure.subplots(lines, 4, squeeze=False)
+    for row, axes in zip(rows, grid, strict=True):
+        original, adversarial, mutation = map(
+            image_of, (row.original, row.adversarial, row.mutation)
+        )
+        change = adversarial - original
+        if change.ndim == 3:
+            strongest = np.abs(change).argmax(axis=2, keepdims=True)
+            change = np.take_along_axis(change, strongest, axis=2)[..., 0]
+        shown = (
+            (axes[0], original, "original", row.original_label),
+            (axes[1], adversarial, "adversarial", row.adversarial_label),
+            (axes[3], mutation, "mutated", row.mutation_label),
+        )
+        for ax, image, title, label in shown:
+            ax.imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            colour = "black" if label == row.original_label else WRONG
+            ax.set_title(f"{title}: {label}", size=10, loc="center", color=colour)
+        limit = float(np.abs(change).max()) or 1.0
+        scale = {"vmin": -limit, "vmax": limit, "cmap": "RdBu_r", "interpolation": "nearest"}
+        drawn = axes[2].imshow(change, **scale)
+        axes[2].set_title("difference", size=10, loc="center")
+        bar = figure.colorbar(drawn, ax=axes[2], ticks=[-limit, 0, limit], fraction=0.05, pad=0.03)
+        bar.ax.set_yticklabels([f"−{limit:.2f}", "0", f"+{limit:.2f}"], size=8)
+        bar.outline.set_visible(False)
+        for ax in axes:
+            ax.set_xticks([])
+            ax.set_yticks([])
+            for spine in ax.spines.values():
+                spine.set_visible(True)
+        axes[0].set_ylabel(row.title, size=11, weight="bold", labelpad=8)
+    return figure
+
+
+def image_of(image: AnyArray) -> Floats:
+    """``(h, w)`` for a grey image, ``(h, w, 3)`` for RGB."""
+    values = np.asarray(image, dtype=np.float64)
+    return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
