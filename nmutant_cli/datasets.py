@@ -9,14 +9,14 @@ import contextlib
 import hashlib
 import os
 import sys
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from nmutant_cli.errors import DataError
+from nmutant_cli.errors import DataError, first_line
+from nmutant_cli.files import read_npz
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 
@@ -99,7 +99,7 @@ def _read_or_download(name: str, shapes: dict[str, tuple[int, ...]]) -> dict[str
                 f"{path}: no such file; put it there (arrays {', '.join(ARRAYS)}, uint8) or change "
                 "NMUTANT_DATA_DIR"
             )
-        arrays = read_npz(path)
+        arrays = read_npz(path, ARRAYS)
         _check(arrays, shapes, str(path))
         return arrays
     import keras
@@ -109,41 +109,13 @@ def _read_or_download(name: str, shapes: dict[str, tuple[int, ...]]) -> dict[str
             train, test = getattr(keras.datasets, name).load_data()  # checks the file's hash
     except Exception as error:
         raise DataError(
-            f"{name}: not in Keras's cache and the download failed ({_first_line(error)}); put "
+            f"{name}: not in Keras's cache and the download failed ({first_line(error)}); put "
             f"{name}.npz with the arrays {', '.join(ARRAYS)} (uint8) into a folder and set "
             "NMUTANT_DATA_DIR to it"
         ) from error
     arrays = dict(zip(ARRAYS, (train[0], train[1].ravel(), test[0], test[1].ravel()), strict=True))
     _check(arrays, shapes, name)
     return arrays
-
-
-def read_npz(path: Path, names: tuple[str, ...] = ARRAYS) -> dict[str, AnyArray]:
-    """The arrays ``names`` of an ``.npz`` file, never unpickling.
-
-    Raises DataError if the file is missing, damaged, pickled or lacks an array.
-    """
-    remedy = "get the file again"
-    try:
-        if path.is_file() and not zipfile.is_zipfile(path):  # NumPy would take it for a pickle
-            raise DataError(f"{path}: damaged or not an .npz file; {remedy}")
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-            missing = [name for name in names if f"{name}.npy" not in data.zip.namelist()]
-            if missing:
-                raise DataError(
-                    f"{path}: lacks the array {missing[0]!r}, has {data.files}; {remedy}"
-                )
-            return {name: data[name] for name in names}
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except Exception as error:  # zipfile, zlib and NumPy each have their own
-        if "allow_pickle=False" in str(error):
-            raise DataError(f"{path}: holds pickled objects, which are never loaded") from error
-        raise DataError(
-            f"{path}: damaged or not an .npz file ({_first_line(error)}); {remedy}"
-        ) from error
 
 
 def _check(arrays: dict[str, AnyArray], shapes: dict[str, tuple[int, ...]], where: str) -> None:
@@ -184,5 +156,4 @@ def _finish(name: str, arrays: dict[str, AnyArray]) -> Dataset:
     )
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+DATASET_TITLES = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR10"}

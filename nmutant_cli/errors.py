@@ -1,5 +1,10 @@
 """The errors a user can meet. The command line turns each into one line and exit code 2."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class NMutantError(Exception):
     """Base class: something the user can put right, said in one line."""
@@ -23,3 +28,14 @@ class AttackError(NMutantError):
 
 class ArtifactError(NMutantError):
     """A run folder cannot be read, written or locked, or an artefact in it is damaged."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint to append to an error, empty where nothing known comes close to ``word``."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, at most 200 characters; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -32,7 +32,7 @@ from nmutant_cli import Calibration, Detector
 from nmutant_cli.config.settings import Mutation
 from nmutant_cli.detection import sprt
 from nmutant_cli.detection.detect import detect
-from nmutant_cli.mutation.graph import KerasLabel
+from nmutant_cli.mutation.graph import CompiledLabeller
 from nmutant_cli.mutation.operator import MutationStream, apply, identity
 from nmutant_cli.mutation.sensitivity import FixedMutations, Subjects, tally
 from nmutant_cli.networks import backend, inference
@@ -41,7 +41,7 @@ from nmutant_cli.pipeline.samples import SampleSet, from_8_bits
 
 SLICE = Path(__file__).parent.parent / "results/mnist/slice"
 BATCHES = (250, 500, 1000, 2000)
-TEST = sprt.Test("wald", p0=0.0017, p1=0.0051, cap=2000)
+TEST = sprt.SequentialTest("wald", p0=0.0017, p1=0.0051, cap=2000)
 """MNIST's kappa1 at mu 2, which can say normal under the cap."""
 
 Figures = dict[str, list[float]]
@@ -92,7 +92,7 @@ def kappa(figures: Figures, name: str, model: Any, images: Any, rounds: int, cou
     """Mutations a second over images a second of the bare network at its best batch size."""
     many = np.resize(images, (max(BATCHES) * 2, *images.shape[1:]))
     batch = best_batch(model, many)
-    label = KerasLabel(model, 1.0, mutation=Mutation(), batch_size=batch)
+    label = CompiledLabeller(model, 1.0, mutation=Mutation(), batch_size=batch)
     subjects = Subjects(label, images[:count])
     sources = [shared(images.shape[1:], 1000)] * count
     tally(subjects, sources[:1], 1000)
@@ -108,7 +108,7 @@ def kappa(figures: Figures, name: str, model: Any, images: Any, rounds: int, cou
 def detection(figures: Figures, model: Any, images: Any, batch: int, rounds: int) -> None:
     """Mutations that the decisions used a second, over the bare network, and over the loop."""
     many = np.resize(images, (500, *images.shape[1:]))
-    label = KerasLabel(model, 1.0, mutation=Mutation(), batch_size=batch)
+    label = CompiledLabeller(model, 1.0, mutation=Mutation(), batch_size=batch)
     sources = [stream(many.shape[1:], i) for i in range(len(many))]
     some = slice(0, len(many), 100)
     compiled = inference.logits_fn(model, 1)
@@ -167,7 +167,7 @@ def latency(figures: Figures, model: Any, images: Any, batch: int, rounds: int) 
 
 def growth(figures: Figures, model: Any, images: Any, batch: int, rounds: int) -> None:
     """Seconds and peak memory of kappa with 20 mutations for 100, 1,000 and 10,000 samples."""
-    label = KerasLabel(model, 1.0, mutation=Mutation(), batch_size=batch)
+    label = CompiledLabeller(model, 1.0, mutation=Mutation(), batch_size=batch)
     sizes = (100, 1_000, 10_000)
     for _ in range(rounds):
         took = []

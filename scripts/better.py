@@ -36,8 +36,8 @@ def figures(clean: Any, normal: Any, adversarial: Any) -> tuple[float, float]:
 def compared(
     runs: list[Path], names: list[str], network: str, same: bool, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
+    from nmutant_cli.files import read_records
     from nmutant_cli.pipeline.compare import changes_in, needed, threshold
-    from nmutant_cli.pipeline.kappa import read_records
     from nmutant_cli.pipeline.scores import CLEAN, in_first_half
     from nmutant_cli.report.tables import NORMAL
 

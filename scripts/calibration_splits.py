@@ -27,7 +27,7 @@ import pandas as pd
 from scipy.stats import betabinom
 
 from nmutant_cli.own_model import guarantee
-from nmutant_cli.own_model.guarantee import Changes, Chosen, Wanted, choose, decide
+from nmutant_cli.own_model.guarantee import Changes, Chosen, Requirement, choose, decide
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import Bools, Verdict
 
@@ -46,7 +46,7 @@ def main() -> None:
             sets.setdefault(name, {})[float(step)] = file[key]
     clean = sets.pop("normal")
     rows = [
-        splits(args, clean, sets, Wanted(target, args.probability), how)
+        splits(args, clean, sets, Requirement(target, args.probability), how)
         for target in args.targets
         for how in ("held-out", "true")
     ]
@@ -58,7 +58,11 @@ def main() -> None:
 
 
 def splits(
-    args: argparse.Namespace, clean: Changes, sets: Mapping[str, Changes], wanted: Wanted, how: str
+    args: argparse.Namespace,
+    clean: Changes,
+    sets: Mapping[str, Changes],
+    wanted: Requirement,
+    how: str,
 ) -> dict[str, object]:
     n = len(next(iter(clean.values())))
     rates, found = [], []
@@ -103,7 +107,7 @@ def adversarial(chosen: Chosen, clean: Changes, rows: np.ndarray) -> Bools:
 
 def measure(args: argparse.Namespace) -> None:
     from nmutant_cli.config.loading import load
-    from nmutant_cli.own_model.calibrate import changes_of, streams
+    from nmutant_cli.mutation.sensitivity import changes_of, streams
     from nmutant_cli.own_model.model import labels_under
     from nmutant_cli.pipeline.experiment import Experiment
     from nmutant_cli.pipeline.run_folder import RunFolder

@@ -20,7 +20,8 @@ import pandas as pd
 
 from nmutant_cli.cli.options import prepare
 from nmutant_cli.config.loading import load
-from nmutant_cli.pipeline.run_folder import RunFolder, file_digest
+from nmutant_cli.files import file_digest
+from nmutant_cli.pipeline.run_folder import RunFolder
 
 CLEAN_KAPPAS = (0.01, 0.04, 0.1)
 """For each of these the largest step size at which clean images' mean kappa is no higher."""
@@ -31,10 +32,10 @@ FALSE_ALARMS = 0.05
 CLOSE = 2.0
 
 
-def step_sizes(kind: Any, guarded: Any, clean: Any) -> list[float]:
+def step_sizes(kind: Any, view: Any, clean: Any) -> list[float]:
     from nmutant_cli.detectors.kappa import GRID
 
-    detector, found = kind(guarded), {}
+    detector, found = kind(view), {}
     detector.mutations = 50
     for step in GRID:
         detector.step_size = step
@@ -54,10 +55,10 @@ def verdicts_of_count(changes: Any, clean: Any, m: int) -> tuple[Any, Any]:
 
 
 def verdicts_of_wald(changes: Any, p0: float, p1: float) -> tuple[Any, Any]:
-    from nmutant_cli.detection.sprt import Test, Tests
+    from nmutant_cli.detection.sprt import SequentialTest, TestBatch
     from nmutant_cli.types import Verdict
 
-    tests = Tests(Test("wald", p0, p1, 0.05, 0.05, MUTATIONS), len(changes))
+    tests = TestBatch(SequentialTest("wald", p0, p1, 0.05, 0.05, MUTATIONS), len(changes))
     tests.advance(np.arange(len(changes)), changes)
     return tests.verdict == Verdict.ADVERSARIAL, tests.mutations
 
@@ -95,11 +96,12 @@ def main() -> None:
     log = prepare(quiet=False)
     _, settings = load(args.config, args.set, args.seed)
 
-    from nmutant_cli.detectors import Guarded, kappa
+    from nmutant_cli.detectors import NetworkView, kappa
+    from nmutant_cli.files import read_records
     from nmutant_cli.pipeline.compare import changes_in
     from nmutant_cli.pipeline.experiment import Experiment
-    from nmutant_cli.pipeline.kappa import measured, read_records
-    from nmutant_cli.pipeline.scores import CLEAN, clean_images, guard, in_first_half
+    from nmutant_cli.pipeline.kappa import measured
+    from nmutant_cli.pipeline.scores import CLEAN, clean_images, in_first_half, view_of
     from nmutant_cli.report.tables import NORMAL
 
     # Rotation and contrast alone are left out for time.
@@ -110,9 +112,9 @@ def main() -> None:
 
         title = "kappa, larger occlusion and translation"
 
-        def operator(self, guarded: Guarded) -> Any:
+        def operator(self, view: NetworkView) -> Any:
             kinds = ("occlusion", "blackout", "translation", "rotation")
-            return super().operator(guarded).model_copy(update={"kinds": kinds})
+            return super().operator(view).model_copy(update={"kinds": kinds})
 
     kinds.append(Mixed)
     with RunFolder(args.run_folder, say=log.warning) as run:
@@ -120,9 +122,9 @@ def main() -> None:
         clean = clean_images(experiment)
         networks = list(dict.fromkeys(map(experiment.network_of, settings.attack.sets)))
 
-        def guarded(network: str) -> Guarded:
+        def view(network: str) -> NetworkView:
             wanted = settings.compare.model_copy(update={"mutations": MUTATIONS})
-            return replace(guard(experiment, network), settings=wanted)
+            return replace(view_of(experiment, network), settings=wanted)
 
         def changes_of(kind: Any, step: float, network: str) -> dict[str, Any]:
             """The label changes of clean images and of the first half of each set."""
@@ -137,7 +139,7 @@ def main() -> None:
             }
 
             def build(path: Path) -> None:
-                detector = kind(guarded(network))
+                detector = kind(view(network))
                 detector.step_size = step
                 images = {CLEAN: clean[1::2][:CLEAN_IMAGES]}
                 for slug in experiment.titles:
@@ -160,7 +162,7 @@ def main() -> None:
 
         table = []
         for kind in kinds:
-            for step in step_sizes(kind, guarded(networks[0]), clean[::2]):
+            for step in step_sizes(kind, view(networks[0]), clean[::2]):
                 found = {network: changes_of(kind, step, network) for network in networks}
                 of_clean = {network: sets[CLEAN] for network, sets in found.items()}
                 for name, rule in rules(of_clean).items():

@@ -28,13 +28,13 @@ from from_kappa import beta, expected
 from nmutant_cli.config.loading import load
 from nmutant_cli.datasets import load_dataset
 from nmutant_cli.detection.exact import Mixture
-from nmutant_cli.detection.sprt import Test
+from nmutant_cli.detection.sprt import SequentialTest
+from nmutant_cli.files import read_records
 from nmutant_cli.mutation.operator import Mutations, MutationStream
 from nmutant_cli.mutation.sensitivity import FixedMutations, Subjects
 from nmutant_cli.networks import inference
 from nmutant_cli.paper import published
-from nmutant_cli.pipeline.jobs import Answers, Here, Job, Network
-from nmutant_cli.pipeline.kappa import read_records
+from nmutant_cli.pipeline.jobs import Answers, Here, Job, NetworkFile
 from nmutant_cli.pipeline.samples import SampleSet, from_8_bits
 from nmutant_cli.report.tables import to_csv, to_text
 from nmutant_cli.types import Floats
@@ -79,8 +79,10 @@ def count(args: argparse.Namespace) -> Found:
     found: Found = {}
     with tempfile.TemporaryDirectory() as temporary:
         doubled = Path(temporary) / "doubled.keras"
-        base = Network((args.run / "model.keras").resolve(), settings.mutation, None, 1000, False)
-        asked: dict[str, tuple[Network, tuple[str, ...], int, bool]] = {
+        base = NetworkFile(
+            (args.run / "model.keras").resolve(), settings.mutation, None, 1000, False
+        )
+        asked: dict[str, tuple[NetworkFile, tuple[str, ...], int, bool]] = {
             "dropout off": (base, everything, args.mutations, True),
             "dropout on": (replace(base, stochastic=True), everything, args.mutations, True),
             "dropout off, float images": (base, ATTACKS, args.mutations, False),
@@ -275,7 +277,7 @@ def predictions(parts: list[tuple[dict[str, Any], Floats, Floats | None]]) -> pd
     made = []
     for name, setting, size, mixture in mixtures:
         for _, said in PAPER2[PAPER2["samples"] == name].iterrows():
-            test = Test("published", KAPPA1, (2 * said["mu"] - 1) * KAPPA1)
+            test = SequentialTest("published", KAPPA1, (2 * said["mu"] - 1) * KAPPA1)
             percent, mutations, changes = expected(mixture, test, name == "normal")
             made.append(
                 {

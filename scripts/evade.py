@@ -26,12 +26,12 @@ FALSE_ALARMS = 0.05
 
 def published_adversarial(changes: Any, detection: Any) -> Any:
     """What the rule behind Table 2 says at the first mu; undecided passes, as in the paper."""
-    from nmutant_cli.detection.sprt import Test, Tests
+    from nmutant_cli.detection.sprt import SequentialTest, TestBatch
     from nmutant_cli.types import Verdict
 
     p0, p1 = detection.hypotheses(detection.kappa1, detection.mu[0])
-    test = Test("published", p0, p1, detection.alpha, detection.beta, detection.cap)
-    tests = Tests(test, len(changes))
+    test = SequentialTest("published", p0, p1, detection.alpha, detection.beta, detection.cap)
+    tests = TestBatch(test, len(changes))
     tests.advance(np.arange(len(changes)), changes)
     return tests.verdict == Verdict.ADVERSARIAL
 
@@ -47,11 +47,11 @@ def main() -> None:
     log = prepare(quiet=False)
     _, settings = load(args.config, args.set, args.seed)
 
+    from nmutant_cli.datasets import DATASET_TITLES
     from nmutant_cli.detectors import DETECTORS
+    from nmutant_cli.files import read_records
     from nmutant_cli.pipeline.compare import changes_in, threshold
     from nmutant_cli.pipeline.experiment import Experiment
-    from nmutant_cli.pipeline.kappa import read_records
-    from nmutant_cli.pipeline.report import DATASET_TITLES
     from nmutant_cli.pipeline.samples import from_8_bits
     from nmutant_cli.pipeline.scores import CLEAN, scored
     from nmutant_cli.report.evasion import WORST, joint_success

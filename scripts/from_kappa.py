@@ -17,9 +17,9 @@ import pandas as pd
 from scipy.special import roots_jacobi
 
 from nmutant_cli.detection.exact import Mixture
-from nmutant_cli.detection.sprt import Test
+from nmutant_cli.detection.sprt import SequentialTest
+from nmutant_cli.files import read_records
 from nmutant_cli.paper import published
-from nmutant_cli.pipeline.kappa import read_records
 from nmutant_cli.report.tables import to_csv, to_text
 from nmutant_cli.types import Verdict
 
@@ -35,7 +35,7 @@ def beta(mean: float, interval: float, size: float, nodes: int = 60) -> Mixture:
     return Mixture((x + 1) / 2, weights)
 
 
-def expected(mixture: Mixture, test: Test, normal: bool) -> tuple[float, float, float]:
+def expected(mixture: Mixture, test: SequentialTest, normal: bool) -> tuple[float, float, float]:
     """Share identified in percent, #Mutations and #Label changes as Table 2 counts them."""
     at = mixture.under(test)
     mutations, changes = at.given(Verdict.NORMAL if normal else Verdict.ADVERSARIAL)
@@ -51,7 +51,7 @@ def rows(run: Path, kappas: pd.DataFrame, step: float) -> pd.DataFrame:
     for _, row in found.iterrows():
         name, key = row["samples"], (row["dataset"], row["samples"], row["mu"])
         kappa1, mu = row["kappa1"], row["mu"]
-        test = Test("published", kappa1, (2 * mu - 1) * kappa1)
+        test = SequentialTest("published", kappa1, (2 * mu - 1) * kappa1)
         own = kappas.loc[kappas["title"] == name, "kappa"].to_numpy()
         line = {"run": run.name, "dataset": row["dataset"], "samples": name, "mu": mu}
         line |= {"n": row["n"], "identified_percent": 100 * row["identified"] / row["n"]}

@@ -13,7 +13,7 @@ import pandas as pd
 from nmutant_cli.config.settings import Settings
 from nmutant_cli.detection import sprt
 from nmutant_cli.detection.detect import detect
-from nmutant_cli.mutation.graph import KerasLabel
+from nmutant_cli.mutation.graph import CompiledLabeller
 from nmutant_cli.mutation.operator import MutationStream
 from nmutant_cli.mutation.sensitivity import FixedMutations, Subjects, tally
 from nmutant_cli.networks import inference
@@ -49,7 +49,7 @@ def measure(
     """Label changes of every sample in ``folder`` at each step size, and what the rules say."""
     counts, verdicts = [], []
     tests = [
-        sprt.Test(rule, *settings.detection.hypotheses(0.0017, mu), cap=CAP)
+        sprt.SequentialTest(rule, *settings.detection.hypotheses(0.0017, mu), cap=CAP)
         for rule in ("published", "wald", "algorithm1")
         for mu in (1.2, 2.0)
     ]
@@ -61,7 +61,7 @@ def measure(
         attacked = slug in settings.attack.sets
         images = from_8_bits(samples.image8) if attacked else samples.image
         shape = images.shape[1:]
-        label = KerasLabel(model, 1.0, mutation=settings.mutation, batch_size=batch_size)
+        label = CompiledLabeller(model, 1.0, mutation=settings.mutation, batch_size=batch_size)
 
         def stream(*names: str | int, shape: tuple[int, ...] = shape) -> MutationStream:
             return MutationStream(shape, settings.mutation, settings.seed, "golden", *names)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ import pandas as pd
 
 from nmutant_cli.cli import main as nmutant
 from nmutant_cli.config.loading import load
-from nmutant_cli.pipeline.kappa import read_records
+from nmutant_cli.files import read_records
 from nmutant_cli.report.tables import table1, to_csv, to_text
 
 SETS = ["attack.sets.cw=null", "attack.sets.jsma=null", "attack.sets.bb=null"]

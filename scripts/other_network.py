@@ -17,9 +17,9 @@ import pandas as pd
 
 from nmutant_cli.cli import main as nmutant
 from nmutant_cli.config.loading import load
+from nmutant_cli.files import read_records
 from nmutant_cli.networks import inference
 from nmutant_cli.paper.published import compare_table2
-from nmutant_cli.pipeline.kappa import read_records
 from nmutant_cli.pipeline.samples import SampleSet, from_8_bits
 from nmutant_cli.report.tables import table2, to_csv, to_text
 

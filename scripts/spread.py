@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from nmutant_cli.report.figures.networks import spread_figure
-from nmutant_cli.report.figures.sensitivity import to_png
+from nmutant_cli.report.figures.style import to_png
 from nmutant_cli.report.tables import to_csv, to_text
 from nmutant_cli.studies.networks import spread_table1, spread_table2
 

@@ -10,8 +10,9 @@ import pytest
 from conftest import python
 
 from nmutant_cli.errors import ArtifactError, DataError
+from nmutant_cli.files import digest_of, file_digest, replacing
 from nmutant_cli.pipeline import run_folder
-from nmutant_cli.pipeline.run_folder import Journal, RunFolder, digest_of, file_digest, replacing
+from nmutant_cli.pipeline.run_folder import Journal, RunFolder
 
 
 class Maker:

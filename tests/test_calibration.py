@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from nmutant_cli.config.settings import Mutation
-from nmutant_cli.detection.sprt import Test
+from nmutant_cli.detection.sprt import SequentialTest
 from nmutant_cli.errors import ArtifactError, ConfigError
-from nmutant_cli.own_model.calibration import Calibration, Evidence, Network, Promise
+from nmutant_cli.own_model.calibration import Calibration, Evidence, ModelIdentity, Promise
 from nmutant_cli.own_model.guarantee import rate
 
 WHOLE = Calibration(
@@ -20,7 +20,7 @@ WHOLE = Calibration(
     cap=150,
     mutation=Mutation(kinds=("light", "blackout"), clip=True),
     image_shape=(28, 28, 1),
-    network=Network(name="net.keras", sha256="0" * 64),
+    network=ModelIdentity(name="net.keras", sha256="0" * 64),
     promise=Promise(false_alarm_rate=0.05, probability=0.95, images=100, alarms=1),
     evidence=Evidence(
         false_alarms=rate(1, 50),
@@ -40,7 +40,7 @@ def test_what_is_written_is_read_back(tmp_path):
     text = path.read_text()
     assert text.startswith("# Written by `nmutant calibrate`")
     assert "promise: {false_alarm_rate: 0.05, probability: 0.95, images: 100, alarms: 1}" in text
-    assert WHOLE.test == Test("wald", 0.1 / 3, 0.2, 0.01, 0.1, 150)
+    assert WHOLE.test == SequentialTest("wald", 0.1 / 3, 0.2, 0.01, 0.1, 150)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -49,7 +49,7 @@ def test_four_lines_by_hand_are_enough(tmp_path):
     path.write_text("step_size: 1\np0: 1e-2\np1: 0.05\ncap: 500\n")
     found = Calibration.load(path)
     assert found == Calibration(step_size=1, p0=0.01, p1=0.05, cap=500)
-    assert found.test == Test("wald", 0.01, 0.05, 0.05, 0.05, 500)
+    assert found.test == SequentialTest("wald", 0.01, 0.05, 0.05, 0.05, 500)
     with pytest.raises(ValidationError, match="frozen"):
         found.p0 = 0.02
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nmutant_cli.datasets import ARRAYS, load_dataset, read_npz
+from nmutant_cli.datasets import ARRAYS, load_dataset
 from nmutant_cli.errors import DataError
+from nmutant_cli.files import read_npz
 
 
 def refused(name="mnist"):
@@ -187,7 +188,7 @@ def test_pickles_are_refused_and_never_loaded(arrays, data_dir, tmp_path):
 
 def test_read_npz_of_no_file(tmp_path):
     with pytest.raises(DataError, match=r"none\.npz: no such file"):
-        read_npz(tmp_path / "none.npz")
+        read_npz(tmp_path / "none.npz", ARRAYS)
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from nmutant_cli.config.settings import Mutation
 from nmutant_cli.detection.detect import detect
-from nmutant_cli.detection.sprt import Test, run
+from nmutant_cli.detection.sprt import SequentialTest, run
 from nmutant_cli.mutation.operator import MutationStream, apply
 from nmutant_cli.mutation.sensitivity import (
     FixedMutations,
+    NumpyLabeller,
     Subjects,
     half_width,
-    reference,
     tally,
 )
 
@@ -50,7 +50,7 @@ def literal_changes(row, count, label=None):
 
 @pytest.mark.parametrize("labels", [None, (LABELS + 1) % 4])
 def test_kappa_equals_a_literal_loop(labels):
-    subjects = Subjects(reference(predict, STEP), IMAGES, labels)
+    subjects = Subjects(NumpyLabeller(predict, STEP), IMAGES, labels)
     found = tally(subjects, streams(range(24)), 40)
     for row, count in enumerate(found.changes):
         assert count == sum(literal_changes(row, 40, None if labels is None else labels[row]))
@@ -59,7 +59,7 @@ def test_kappa_equals_a_literal_loop(labels):
 
 @pytest.mark.parametrize("labels", [None, (LABELS + 1) % 4])
 def test_the_majority_label_equals_a_count_of_votes(labels):
-    found = tally(Subjects(reference(predict, 4 * STEP), IMAGES, labels), streams(range(24)), 5)
+    found = tally(Subjects(NumpyLabeller(predict, 4 * STEP), IMAGES, labels), streams(range(24)), 5)
     own = LABELS if labels is None else labels
     for row in range(24):
         drawn = streams([row])[0].take(0, 5)
@@ -77,10 +77,10 @@ def test_the_majority_label_equals_a_count_of_votes(labels):
     deterministic=st.booleans(),
 )
 def test_kappa_is_the_same_for_any_batch_order_and_resume_point(batch, order, cut, deterministic):
-    expected = tally(Subjects(reference(predict, STEP), IMAGES), streams(range(24)), 50)
+    expected = tally(Subjects(NumpyLabeller(predict, STEP), IMAGES), streams(range(24)), 50)
     changes, majority = np.zeros((2, 24), np.int64)
     for rows in (order[:cut], order[cut:]):
-        label = reference(predict, STEP, batch_size=batch, deterministic=deterministic)
+        label = NumpyLabeller(predict, STEP, batch_size=batch, deterministic=deterministic)
         subjects = Subjects(label, IMAGES[list(rows)])
         found = tally(subjects, streams(rows), 50)
         changes[list(rows)], majority[list(rows)] = found.changes, found.majority
@@ -90,7 +90,7 @@ def test_kappa_is_the_same_for_any_batch_order_and_resume_point(batch, order, cu
 
 def test_one_list_can_serve_all_images():
     shared = streams([0])[0].take(0, 64)
-    subjects = Subjects(reference(predict, STEP), IMAGES)
+    subjects = Subjects(NumpyLabeller(predict, STEP), IMAGES)
     counts = tally(subjects, [FixedMutations(shared)] * 24, 64).changes
     for row in (0, 7, 23):
         images = np.repeat(IMAGES[row : row + 1], 64, axis=0)
@@ -105,12 +105,12 @@ def test_a_deterministic_model_is_not_asked_about_mutations_that_change_nothing(
         return predict(images)
 
     drawn = streams([0])[0].take(0, 60)
-    tally(Subjects(reference(spy, STEP), IMAGES[:1]), [FixedMutations(drawn)], 60)
+    tally(Subjects(NumpyLabeller(spy, STEP), IMAGES[:1]), [FixedMutations(drawn)], 60)
     assert sum(asked) == 1 + 60 - drawn.is_identity.sum()
 
 
 TESTS = [
-    Test(rule, p0, p1, cap=cap)
+    SequentialTest(rule, p0, p1, cap=cap)
     for rule in ("wald", "algorithm1", "published")
     for p0, p1, cap in ((0.02, 0.1, 90), (0.1, 0.4, 30), (0.005, 0.011, 120))
 ]
@@ -130,7 +130,7 @@ def test_batched_detection_decides_as_the_literal_loop_mutation_by_mutation(
         row: [run(test, literal_changes(row, 120)) for test in TESTS] for row in EXPECTED_ROWS
     }
     for rows in (order[:cut], order[cut:]):
-        subjects = Subjects(reference(predict, STEP, batch_size=batch), IMAGES[list(rows)])
+        subjects = Subjects(NumpyLabeller(predict, STEP, batch_size=batch), IMAGES[list(rows)])
         found = detect(subjects, streams(rows), TESTS, block)
         for i, row in enumerate(rows):
             for test, outcome in zip(found, expected.get(row, []), strict=False):
@@ -142,7 +142,7 @@ EXPECTED_ROWS = (0, 3, 8, 15, 23)
 
 
 def test_all_rows_and_all_rules_against_the_literal_loop():
-    found = detect(Subjects(reference(predict, STEP), IMAGES), streams(range(24)), TESTS)
+    found = detect(Subjects(NumpyLabeller(predict, STEP), IMAGES), streams(range(24)), TESTS)
     for row in range(24):
         changes = literal_changes(row, 120)
         for test, one in zip(TESTS, found, strict=True):
@@ -153,7 +153,7 @@ def test_all_rows_and_all_rules_against_the_literal_loop():
 
 
 def test_no_samples_no_decisions():
-    nobody = Subjects(reference(predict, STEP), IMAGES[:0])
+    nobody = Subjects(NumpyLabeller(predict, STEP), IMAGES[:0])
     assert len(detect(nobody, [], TESTS)[0].verdict) == 0
     assert len(tally(nobody, [], 10).changes) == 0
 

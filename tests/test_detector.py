@@ -17,7 +17,7 @@ from nmutant_cli.detection.intervals import anytime
 from nmutant_cli.detection.sprt import run
 from nmutant_cli.errors import ConfigError, DataError, ModelError
 from nmutant_cli.mutation.operator import apply
-from nmutant_cli.own_model.calibrate import streams
+from nmutant_cli.mutation.sensitivity import streams
 
 CALIBRATION = Calibration(step_size=8, p0=0.05, p1=0.2, cap=90, image_shape=own.SHAPE)
 

@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from nmutant_cli.config.settings import Compare, Mutation
 from nmutant_cli.detectors import mutated_models
-from nmutant_cli.detectors.contract import Guarded
+from nmutant_cli.detectors.contract import NetworkView
 from nmutant_cli.detectors.lid import LID, LIMIT, lid
 from nmutant_cli.detectors.mutated_models import AGREEMENT, RATES, MutatedModels, fuzzed
 from nmutant_cli.detectors.scores import Margin, Softmax
@@ -48,7 +48,7 @@ def network(channels=1):
 
 def guard(model=None, seed=1, batch_size=100):
     settings = Compare(mutations=MUTATIONS)
-    return Guarded(model or network(), settings, Mutation(), 1.0, seed, batch_size)
+    return NetworkView(model or network(), settings, Mutation(), 1.0, seed, batch_size)
 
 
 def known(n=20):
@@ -102,18 +102,18 @@ def test_passes_are_those_that_a_score_takes(kind, monkeypatch):
 
 
 def test_softmax_and_margin_are_those_of_the_logits():
-    guarded = guard()
-    guarded.__dict__["logits"] = lambda images: np.log(
+    view = guard()
+    view.__dict__["logits"] = lambda images: np.log(
         [[0.7, 0.1, 0.2], [0.25, 0.5, 0.25]], dtype=np.float32
     )
-    np.testing.assert_allclose(Softmax(guarded).score(ASKED), [0.3, 0.5], rtol=1e-6)
-    np.testing.assert_allclose(Margin(guarded).score(ASKED), [-np.log(3.5), -np.log(2)], rtol=1e-6)
+    np.testing.assert_allclose(Softmax(view).score(ASKED), [0.3, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(Margin(view).score(ASKED), [-np.log(3.5), -np.log(2)], rtol=1e-6)
 
 
 def test_softmax_tells_apart_images_that_the_network_is_sure_of():
-    guarded = guard()
-    guarded.__dict__["logits"] = lambda images: np.array([[50, 0], [60, 0]], np.float32)
-    np.testing.assert_allclose(Softmax(guarded).score(ASKED), np.exp([-50.0, -60.0]))
+    view = guard()
+    view.__dict__["logits"] = lambda images: np.array([[50, 0], [60, 0]], np.float32)
+    np.testing.assert_allclose(Softmax(view).score(ASKED), np.exp([-50.0, -60.0]))
 
 
 pixels = arrays(np.float32, (2, 5, 4, 3), elements=st.integers(0, 255).map(lambda p: p / 255))
@@ -146,15 +146,15 @@ def test_squeezers_are_those_of_art(channels):
 
 @pytest.mark.parametrize(("channels", "bits"), [(1, 1), (3, 5)])
 def test_squeezing_takes_the_larger_distance(channels, bits):
-    guarded, images = guard(network(channels)), tools.images(30, channels)
+    view, images = guard(network(channels)), tools.images(30, channels)
     expected = [
         max(
-            np.abs(guarded.softmax(x) - guarded.softmax(squeeze(x))).sum()
+            np.abs(view.softmax(x) - view.softmax(squeeze(x))).sum()
             for squeeze in (smooth, lambda x: reduce_depth(x, bits))
         )
         for x in np.split(images, 30)
     ]
-    np.testing.assert_allclose(Squeezing(guarded).score(images), expected, rtol=1e-4)
+    np.testing.assert_allclose(Squeezing(view).score(images), expected, rtol=1e-4)
 
 
 def test_fuzzing_adds_noise_in_proportion_to_each_tensor():
@@ -177,9 +177,9 @@ def test_mutated_networks_are_the_good_ones_at_the_largest_rate(monkeypatch):
     np.testing.assert_array_equal(detector.score(ASKED), changes.sum(axis=1) / MUTATIONS)
 
     # Each by hand, on a copy of its own.
-    guarded, other = guard(model), keras.models.clone_model(model)
+    view, other = guard(model), keras.models.clone_model(model)
     for mutant, changed in zip(detector.mutants, changes.T, strict=True):
-        rng = guarded.stream("models", mutant.number, mutant.attempt)
+        rng = view.stream("models", mutant.number, mutant.attempt)
         other.set_weights(fuzzed(model.get_weights(), mutant.rate, rng))
         np.testing.assert_array_equal(
             tools.labels(other, ASKED) != tools.labels(model, ASKED), changed

@@ -21,7 +21,7 @@ PICTURES = ("ratio", "kappa", "roc", "neighbourhood", "panel")
 
 def artefacts(folder: Path) -> dict[str, tuple[int, str]]:
     """When each file was written, and what is in it."""
-    from nmutant_cli.pipeline.run_folder import file_digest
+    from nmutant_cli.files import file_digest
 
     return {
         str(path.relative_to(folder)): (path.stat().st_mtime_ns, file_digest(path))
@@ -112,7 +112,7 @@ def test_pictures_and_page(finished):
 
 
 def test_the_manifest(finished):
-    from nmutant_cli.pipeline.run_folder import digest_of, file_digest
+    from nmutant_cli.files import digest_of, file_digest
 
     entries = json.loads((finished / "manifest.json").read_text())["artefacts"]
     assert set(entries) == set(artefacts(finished)) - {"manifest.json"}

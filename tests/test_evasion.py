@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nmutant_cli.errors import ArtifactError
 from nmutant_cli.report.evasion import ATTEMPT, WORST, joint_success
 from nmutant_cli.report.figures.evasion import evasion_figure
-from nmutant_cli.report.figures.sensitivity import to_png
+from nmutant_cli.report.figures.style import to_png
 
 
 def attempts(*rows):

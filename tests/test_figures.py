@@ -10,14 +10,10 @@ from matplotlib.colors import to_hex
 from matplotlib.image import imread
 
 from nmutant_cli.errors import ArtifactError
-from nmutant_cli.report.figures import sensitivity
-from nmutant_cli.report.figures.sensitivity import (
-    PanelRow,
-    image_panel,
-    kappa_histograms,
-    ratio_figure,
-    to_png,
-)
+from nmutant_cli.report.figures import style
+from nmutant_cli.report.figures.images import PanelRow, image_panel
+from nmutant_cli.report.figures.sensitivity import kappa_histograms, ratio_figure
+from nmutant_cli.report.figures.style import to_png
 
 TITLES = {"normal": "normal", "fgsm": "FGSM", "cw": "C&W", "wl": "WL"}
 
@@ -147,7 +143,7 @@ def test_histogram_bars_are_percent_of_the_samples_over_normal_ones():
     assert (bars[0], bars[-1], bars.sum()) == (50, 50, 100)
     assert outline.tolist() == bars.tolist()
     colours = [to_hex(stairs.get_facecolor()) for stairs in panel.patches[:2]]
-    assert colours == [sensitivity.GREY.lower(), sensitivity.KNOWN["FGSM"].lower()]
+    assert colours == [style.GREY.lower(), style.KNOWN["FGSM"].lower()]
 
 
 @pytest.mark.parametrize("sets", [(), ("normal",), ("fgsm",), ("fgsm", "cw", "wl", "normal")])
@@ -172,9 +168,9 @@ def test_a_set_has_the_same_colour_in_every_figure():
 
 
 def test_colours_do_not_repeat_for_sets_beyond_the_paper():
-    given = sensitivity.colours(["normal", *sensitivity.KNOWN, "BIM", "PGD", "mine"])
+    given = style.colours(["normal", *style.KNOWN, "BIM", "PGD", "mine"])
     assert len(set(given.values())) == 9
-    assert given["FGSM"] == sensitivity.KNOWN["FGSM"]
+    assert given["FGSM"] == style.KNOWN["FGSM"]
 
 
 def test_the_panel_shows_images_difference_and_labels():
@@ -192,8 +188,8 @@ def test_the_panel_shows_images_difference_and_labels():
     assert np.allclose(difference.get_array(), 0.25)
     assert difference.get_clim() == (-0.25, 0.25)
     assert shown[3].images[0].get_array().min() == 0  # clipped to be shown
-    assert shown[1].title.get_color() == sensitivity.WRONG != shown[3].title.get_color()
-    assert figure.axes[7].title.get_color() == sensitivity.WRONG
+    assert shown[1].title.get_color() == style.WRONG != shown[3].title.get_color()
+    assert figure.axes[7].title.get_color() == style.WRONG
 
 
 def test_the_difference_of_an_rgb_image_is_that_of_its_strongest_channel():

@@ -10,12 +10,12 @@ from scipy.stats import beta as beta_distribution
 from scipy.stats import binom
 
 from nmutant_cli.detection.exact import Mixture, curves
-from nmutant_cli.detection.sprt import Test, run
+from nmutant_cli.detection.sprt import SequentialTest, run
 from nmutant_cli.errors import ConfigError, DataError
 from nmutant_cli.own_model.guarantee import (
     LEAST,
     ODDS,
-    Wanted,
+    Requirement,
     allowed_alarms,
     choose,
     images_needed,
@@ -26,9 +26,11 @@ from nmutant_cli.own_model.guarantee import (
 from nmutant_cli.types import Verdict
 
 
-def with_slope(s: float, odds: float, cap: int, alpha: float = 0.05, beta: float = 0.05) -> Test:
+def with_slope(
+    s: float, odds: float, cap: int, alpha: float = 0.05, beta: float = 0.05
+) -> SequentialTest:
     p0 = (odds**s - 1) / (odds - 1)
-    return Test("wald", p0, odds * p0 / (1 + (odds - 1) * p0), alpha, beta, cap)
+    return SequentialTest("wald", p0, odds * p0 / (1 + (odds - 1) * p0), alpha, beta, cap)
 
 
 @settings(max_examples=150, deadline=None)
@@ -91,10 +93,10 @@ def test_how_many_images_it_takes():
     assert images_needed(0.05, 0.95) == 59
     assert images_needed(0.01, 0.95) == 299
     with pytest.raises(DataError, match=r"338 clean images are too few .* it takes 339 or more"):
-        parts(338, Wanted(target=0.01), np.random.default_rng(0))
-    sizes = [len(rows) for rows in parts(339, Wanted(target=0.01), np.random.default_rng(0))]
+        parts(338, Requirement(target=0.01), np.random.default_rng(0))
+    sizes = [len(rows) for rows in parts(339, Requirement(target=0.01), np.random.default_rng(0))]
     assert sizes == [LEAST, 299, LEAST]
-    split = parts(1001, Wanted(), np.random.default_rng(0))
+    split = parts(1001, Requirement(), np.random.default_rng(0))
     assert [len(rows) for rows in split] == [250, 501, 250]
     assert sorted(np.concatenate(split)) == list(range(1001))
 
@@ -104,7 +106,7 @@ def test_how_many_images_it_takes():
 )
 def test_what_cannot_be_wanted(change):
     with pytest.raises(ConfigError, match=f"{next(iter(change))}: .* must be in"):
-        Wanted(**change)
+        Requirement(**change)
 
 
 def kappas(rng, n):
@@ -136,7 +138,7 @@ def test_the_promise_holds(target, monkeypatch):
     monkeypatch.setattr("nmutant_cli.own_model.guarantee.ODDS", (8.0,))
     monkeypatch.setattr("nmutant_cli.own_model.guarantee.CAPS", (1.0,))
     rng = np.random.default_rng(5)
-    wanted = Wanted(target=target, probability=0.9)
+    wanted = Requirement(target=target, probability=0.9)
     adversarial = {"attack": {1.0: sequences(rng, rng.beta(2, 4, 40))}}
     n = images_needed(target, 0.9) + 2 * LEAST
     rates = []
@@ -149,7 +151,7 @@ def test_the_promise_holds(target, monkeypatch):
     assert broken >= 1, "the promise is not kept by calling nothing adversarial"
     assert np.mean(rates) > target / 4
     naive = POPULATION.mean()
-    assert false_alarm_rate(Test("wald", naive, 2 * naive, cap=40)) > target
+    assert false_alarm_rate(SequentialTest("wald", naive, 2 * naive, cap=40)) > target
 
 
 def test_the_cheapest_test_with_the_wanted_power_is_taken():
@@ -158,7 +160,7 @@ def test_the_cheapest_test_with_the_wanted_power_is_taken():
     attacked = rng.beta(2, 6, 50)
     adversarial = {"attack": {step: sequences(rng, attacked * step / 5) for step in clean}}
     found = {
-        power: choose(clean, adversarial, Wanted(0.1, power=power), np.random.default_rng(3))
+        power: choose(clean, adversarial, Requirement(0.1, power=power), np.random.default_rng(3))
         for power in (0.2, 0.9)
     }
     weak, strong = found[0.2].evidence, found[0.9].evidence
@@ -177,22 +179,22 @@ def test_the_cheapest_test_with_the_wanted_power_is_taken():
 def test_with_no_adversarial_images_one_kappa_is_to_be_found():
     rng = np.random.default_rng(2)
     clean = {1.0: sequences(rng, kappas(rng, 300) / 3)}
-    chosen = choose(clean, {}, Wanted(0.1), rng, kappa=0.6)
+    chosen = choose(clean, {}, Requirement(0.1), rng, kappa=0.6)
     assert curves(chosen.test, [0.6]).adversarial[0] == chosen.evidence.expected_power
     assert chosen.evidence.expected_power >= 0.9
     assert chosen.evidence.detected == {}
     with pytest.raises(DataError, match="needs adversarial images, or the kappa"):
-        choose(clean, {}, Wanted(0.1), rng)
+        choose(clean, {}, Requirement(0.1), rng)
     with pytest.raises(DataError, match="fgsm: 1 adversarial images"):
-        choose(clean, {"fgsm": {1.0: clean[1.0][:1]}}, Wanted(0.1), rng)
+        choose(clean, {"fgsm": {1.0: clean[1.0][:1]}}, Requirement(0.1), rng)
 
 
 def test_a_test_has_room_to_say_normal():
     rng = np.random.default_rng(2)
     clean = {1.0: sequences(rng, kappas(rng, 300), 4)}
-    chosen = choose(clean, {}, Wanted(0.1), rng, kappa=0.9)
+    chosen = choose(clean, {}, Requirement(0.1), rng, kappa=0.9)
     assert run(chosen.test, np.zeros(4, bool)).verdict == Verdict.NORMAL
     with pytest.raises(
         ConfigError, match="mutations: 4 for each image are too few for alpha 1e-09"
     ):
-        choose(clean, {}, Wanted(0.1, alpha=1e-9, beta=1e-9), rng, kappa=0.9)
+        choose(clean, {}, Requirement(0.1, alpha=1e-9, beta=1e-9), rng, kappa=0.9)

@@ -8,7 +8,7 @@ from scipy.stats import binom
 
 from nmutant_cli.detection.exact import ends
 from nmutant_cli.detection.intervals import anytime, clopper_pearson
-from nmutant_cli.detection.sprt import Test
+from nmutant_cli.detection.sprt import SequentialTest
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,8 @@ def test_clopper_pearson_covers(p):
 
 
 @pytest.mark.parametrize(
-    "test", [Test("wald", 0.05, 0.2, cap=80), Test("published", 0.1, 0.3, cap=100)]
+    "test",
+    [SequentialTest("wald", 0.05, 0.2, cap=80), SequentialTest("published", 0.1, 0.3, cap=100)],
 )
 @pytest.mark.parametrize("kappa", [0.003, 0.05, 0.12, 0.3, 0.9])
 def test_anytime_covers_where_a_sequential_test_stops(test, kappa):

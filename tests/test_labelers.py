@@ -9,7 +9,7 @@ import pytest
 from nmutant_cli.config.settings import Mutation
 from nmutant_cli.errors import ModelError
 from nmutant_cli.mutation import graph
-from nmutant_cli.mutation.graph import KerasLabel, Mutate, arguments
+from nmutant_cli.mutation.graph import CompiledLabeller, Mutate, arguments
 from nmutant_cli.mutation.operator import MutationStream, apply, draw, identity
 from nmutant_cli.networks.architectures import NETWORKS, initialize
 from nmutant_cli.types import Bounds
@@ -46,7 +46,7 @@ def test_warped_images_get_the_labels_of_the_reference():
     rng = np.random.default_rng(3)
     images = rng.random((80, 28, 28, 1), dtype=np.float32)
     drawn = draw(rng, 80, (28, 28, 1), wanted)
-    found = KerasLabel(model, 4.0, mutation=wanted, batch_size=100)(images, drawn)
+    found = CompiledLabeller(model, 4.0, mutation=wanted, batch_size=100)(images, drawn)
     logits = np.asarray(model(apply(images, drawn, 4.0)))
     clear = np.diff(np.sort(logits, axis=1)[:, -2:])[:, 0] > 1e-3
     assert clear.mean() > 0.9
@@ -67,7 +67,7 @@ def test_labels_are_those_of_the_network_on_the_reference_mutations(name, shape)
     rng = np.random.default_rng(3)
     images = rng.random((150, *shape), dtype=np.float32)
     drawn = draw(rng, 150, shape, Mutation())
-    label = KerasLabel(model, 1.0, mutation=Mutation(), batch_size=64)
+    label = CompiledLabeller(model, 1.0, mutation=Mutation(), batch_size=64)
     for step in (1.0, 5.0):
         logits = np.sort(np.asarray(model(apply(images, drawn, step))), axis=1)
         clear = logits[:, -1] - logits[:, -2] > 1e-4
@@ -86,7 +86,7 @@ def test_dropout_left_on_depends_on_the_key_alone():
     images = rng.random((24, 32, 32, 3), dtype=np.float32)
     drawn = MutationStream((32, 32, 3), Mutation(), 0, "x").take(0, 24)
     stochastic = [
-        KerasLabel(model, 1.0, mutation=Mutation(), batch_size=size, stochastic=True)
+        CompiledLabeller(model, 1.0, mutation=Mutation(), batch_size=size, stochastic=True)
         for size in (24, 7)
     ]
     assert not stochastic[0].deterministic
@@ -96,7 +96,7 @@ def test_dropout_left_on_depends_on_the_key_alone():
         [stochastic[1](images[order[i : i + 7]], drawn[order[i : i + 7]]) for i in range(0, 24, 7)]
     )
     assert (parts == whole[order]).mean() > 0.9
-    plain = KerasLabel(model, 1.0, mutation=Mutation(), batch_size=24)
+    plain = CompiledLabeller(model, 1.0, mutation=Mutation(), batch_size=24)
     assert (plain(images, drawn) != whole).any(), "dropout is on"
 
 
@@ -119,13 +119,13 @@ def test_networks_that_cannot_keep_dropout_on_are_refused():
     x = keras.Input((8, 8, 1))
     functional = keras.Model(x, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
     with pytest.raises(ModelError, match="stochastic_inference"):
-        KerasLabel(functional, 1.0, mutation=Mutation(), stochastic=True)
+        CompiledLabeller(functional, 1.0, mutation=Mutation(), stochastic=True)
 
 
 def test_the_label_of_the_image_itself():
     model = network("mnist", (28, 28, 1))
     images = np.random.default_rng(3).random((10, 28, 28, 1), dtype=np.float32)
-    label = KerasLabel(model, 1.0, mutation=Mutation(), batch_size=16)
+    label = CompiledLabeller(model, 1.0, mutation=Mutation(), batch_size=16)
     expected = np.asarray(model(images)).argmax(axis=1)
     assert (label(images, identity(10, (28, 28, 1))) == expected).all()
 

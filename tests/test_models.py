@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import python
 
-from nmutant_cli.config.attacks import NetworkName
+from nmutant_cli.config.fields import NetworkName
 from nmutant_cli.config.settings import Model
 from nmutant_cli.datasets import Dataset
 from nmutant_cli.errors import ModelError

@@ -9,7 +9,7 @@ from nmutant_cli.report.figures.neighbourhood import (
     neighbourhood_figure,
     share_of_other_labels,
 )
-from nmutant_cli.report.figures.sensitivity import to_png
+from nmutant_cli.report.figures.style import to_png
 
 
 def test_the_map_is_a_square_of_the_right_size_around_the_image():

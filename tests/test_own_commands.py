@@ -13,9 +13,9 @@ import pytest
 from conftest import ROOT, nmutant, options, python
 from PIL import Image
 
-from nmutant_cli.own_model.calibration import Calibration, Network
+from nmutant_cli.files import file_digest
+from nmutant_cli.own_model.calibration import Calibration, ModelIdentity
 from nmutant_cli.own_model.detector import Detector
-from nmutant_cli.pipeline.run_folder import file_digest
 from nmutant_cli.types import Verdict
 
 
@@ -189,7 +189,9 @@ def test_an_error_before_the_model_is_opened_imports_nothing_heavy(tmp_path):
 
 def test_a_calibration_of_another_model_is_pointed_out(here):
     assert "calibrated for" not in detect().stderr
-    made = Calibration.load("c.yaml").model_copy(update={"network": Network(name="own:labels")})
+    made = Calibration.load("c.yaml").model_copy(
+        update={"network": ModelIdentity(name="own:labels")}
+    )
     made.save("c.yaml")
     assert "calibrated for" not in detect().stderr
     said = detect(model="own:scores").stderr
@@ -212,7 +214,7 @@ def test_calibrate_then_detect(clean):
     assert (done.code, done.stderr) == (0, "")
     assert done.stdout.endswith("\nmade.yaml\n")
     made = Calibration.load("made.yaml")
-    assert made.network == Network(name="net.keras", sha256=file_digest(clean / "net.keras"))
+    assert made.network == ModelIdentity(name="net.keras", sha256=file_digest(clean / "net.keras"))
     assert f"at most 10.00% false alarms with probability 95.00% ({made.promise.alarms}" in (
         done.stdout
     )

@@ -11,9 +11,9 @@ import pytest
 
 from nmutant_cli.config.settings import Mutation
 from nmutant_cli.errors import ModelError
+from nmutant_cli.files import file_digest
 from nmutant_cli.mutation.operator import MutationStream, apply
 from nmutant_cli.own_model.model import as_labels, labels_under, open_model
-from nmutant_cli.pipeline.run_folder import file_digest
 
 
 def test_a_keras_file(tmp_path):

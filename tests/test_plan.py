@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from nmutant_cli.cli import main
-from nmutant_cli.detection.sprt import Test
+from nmutant_cli.detection.sprt import SequentialTest
 from nmutant_cli.report.figures.plan import plan_figure
-from nmutant_cli.report.figures.sensitivity import to_png
+from nmutant_cli.report.figures.style import to_png
 
 
 def plan(*arguments):
@@ -92,8 +92,8 @@ def test_a_folder_that_cannot_be_written_takes_one_line(tmp_path):
 
 def test_the_figure_shows_every_test():
     tests = {
-        "wald": {mu: Test("wald", 0.1, 0.1 * mu, cap=60) for mu in (2.0, 3.0)},
-        "published": {2.0: Test("published", 0.1, 0.2, cap=60)},
+        "wald": {mu: SequentialTest("wald", 0.1, 0.1 * mu, cap=60) for mu in (2.0, 3.0)},
+        "published": {2.0: SequentialTest("published", 0.1, 0.2, cap=60)},
     }
     figure = plan_figure(tests, "a title")
     assert figure.get_suptitle() == "a title"
@@ -109,7 +109,7 @@ def test_the_figure_shows_every_test():
 
 
 def test_a_small_kappa1_has_a_logarithmic_axis():
-    tests = {"wald": {2.0: Test("wald", 0.001, 0.005, cap=60)}}
+    tests = {"wald": {2.0: SequentialTest("wald", 0.001, 0.005, cap=60)}}
     assert plan_figure(tests, "").axes[0].get_xscale() == "log"
 
 

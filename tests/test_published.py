@@ -9,10 +9,10 @@ from click.testing import CliRunner
 
 from nmutant_cli.cli import main
 from nmutant_cli.errors import ArtifactError
+from nmutant_cli.files import file_digest
 from nmutant_cli.paper import published
 from nmutant_cli.paper.checking import check
 from nmutant_cli.paper.claims import claims
-from nmutant_cli.pipeline.run_folder import file_digest
 
 
 def as_ours(dataset="MNIST"):

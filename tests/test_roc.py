@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from nmutant_cli.report.figures.roc import roc_figure
-from nmutant_cli.report.figures.sensitivity import to_png
+from nmutant_cli.report.figures.style import to_png
 from nmutant_cli.report.relabelling import relabelling
 from nmutant_cli.report.roc import roc_curve, roc_table
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmutant_cli.config.settings import Detection
-from nmutant_cli.detection.sprt import RULES, Test, Tests, run
+from nmutant_cli.detection.sprt import RULES, SequentialTest, TestBatch, run
 from nmutant_cli.types import Verdict
 
 MU = (1.2, 1.5, 1.8, 2.0)
@@ -16,7 +16,7 @@ MU = (1.2, 1.5, 1.8, 2.0)
 
 def mnist(rule, mu, cap=10_000):
     p0, p1 = Detection().hypotheses(0.0017, mu)
-    return Test(rule, p0, p1, cap=cap)
+    return SequentialTest(rule, p0, p1, cap=cap)
 
 
 @pytest.mark.parametrize(("mu", "n"), zip(MU, (132, 84, 66, 58), strict=True))
@@ -45,13 +45,13 @@ def test_algorithm_1_as_printed_never_ends_without_a_change():
 
 def test_the_cap_of_published_counts_twice():
     # Around one half, a change and the mutation that is counted twice outweigh each other.
-    outcome = run(Test("published", 0.4999, 0.5001, cap=2000), [True] * 4000)
+    outcome = run(SequentialTest("published", 0.4999, 0.5001, cap=2000), [True] * 4000)
     assert (outcome.verdict, outcome.n, outcome.mutations) == (Verdict.UNDECIDED, 2000, 1000)
 
 
 @given(c=st.integers(0, 50), extra=st.integers(0, 500), p0=st.floats(0.01, 0.4))
 def test_the_log_ratio_is_that_of_the_likelihoods(c, extra, p0):
-    test, n = Test("wald", p0, 2 * p0), c + extra
+    test, n = SequentialTest("wald", p0, 2 * p0), c + extra
     likelihood = [math.log(p) * c + math.log1p(-p) * (n - c) for p in (test.p1, test.p0)]
     assert test.log_ratio(c, n) == pytest.approx(likelihood[0] - likelihood[1], abs=1e-9)
 
@@ -64,7 +64,7 @@ def any_test(draw):
     p0 = draw(probability)
     p1 = draw(st.floats(p0 + 0.001, 0.99))
     error = st.floats(0.001, 0.4)
-    return Test(
+    return SequentialTest(
         draw(st.sampled_from(RULES)), p0, p1, draw(error), draw(error), draw(st.integers(1, 150))
     )
 
@@ -78,7 +78,7 @@ def any_test(draw):
 def test_batched_tests_decide_as_the_literal_loop_does(test, kappas, blocks, seed):
     length = sum(blocks)
     changes = np.random.default_rng(seed).random((len(kappas), length)) < np.array(kappas)[:, None]
-    batched, at = Tests(test, len(kappas)), 0
+    batched, at = TestBatch(test, len(kappas)), 0
     for block in blocks:
         rows = np.flatnonzero(batched.open)
         batched.advance(rows, changes[rows, at : at + block])
@@ -94,11 +94,11 @@ def test_batched_tests_decide_as_the_literal_loop_does(test, kappas, blocks, see
 
 def test_wald_keeps_its_error_bounds():
     """Far from the cap, false alarms at p0 and misses at p1 are at most alpha and beta."""
-    test = Test("wald", 0.05, 0.15, cap=100_000)
+    test = SequentialTest("wald", 0.05, 0.15, cap=100_000)
     rng = np.random.default_rng(1)
     n = 4000
     for kappa, wrong in ((test.p0, Verdict.ADVERSARIAL), (test.p1, Verdict.NORMAL)):
-        batched = Tests(test, n)
+        batched = TestBatch(test, n)
         while batched.open.any():
             rows = np.flatnonzero(batched.open)
             batched.advance(rows, rng.random((len(rows), 100)) < kappa)
@@ -120,4 +120,4 @@ def test_wald_keeps_its_error_bounds():
 )
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=r"rule|p0|alpha|cap"):
-        Test(**({"rule": "wald", "p0": 0.1, "p1": 0.2} | wrong))
+        SequentialTest(**({"rule": "wald", "p0": 0.1, "p1": 0.2} | wrong))

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 from nmutant_cli.config.settings import Detection
 from nmutant_cli.detection.exact import Mixture, achieved, curves, ends, quantile, stopping
-from nmutant_cli.detection.sprt import RULES, Test, Tests, run
+from nmutant_cli.detection.sprt import RULES, SequentialTest, TestBatch, run
 from nmutant_cli.types import Verdict
 
 MNIST_MU = (1.2, 1.5, 1.8, 2.0)
 CIFAR_MU = (1.01, 1.02, 1.03, 1.04)
-CAPPED = Test("wald", 0.0441 * 0.9, 0.0441 * 1.1, cap=500)
+CAPPED = SequentialTest("wald", 0.0441 * 0.9, 0.0441 * 1.1, cap=500)
 
 
 def of_paper(rule, kappa1, mu, cap=2000):
-    return Test(rule, *Detection().hypotheses(kappa1, mu), cap=cap)
+    return SequentialTest(rule, *Detection().hypotheses(kappa1, mu), cap=cap)
 
 
 PUBLISHED = [of_paper("published", 0.0017, mu) for mu in MNIST_MU] + [
@@ -46,7 +46,7 @@ def brute_force(test, kappas):
     [(0.1, 0.3, 0.05, 10), (0.2, 0.6, 0.2, 12), (0.4, 0.5, 0.4, 9), (0.02, 0.9, 0.01, 11)],
 )
 def test_equals_the_literal_loop_on_every_path(rule, p0, p1, alpha, cap):
-    test = Test(rule, p0, p1, alpha, 0.1, cap)
+    test = SequentialTest(rule, p0, p1, alpha, 0.1, cap)
     kappas = np.array([0, 1e-3, p0, 0.25, p1, 0.7, 1])
     sums, stops = brute_force(test, kappas)
     at = curves(test, kappas)
@@ -58,7 +58,7 @@ def test_equals_the_literal_loop_on_every_path(rule, p0, p1, alpha, cap):
 
 def test_published_has_as_many_mutations_in_the_brute_force_as_the_others():
     # Its cap counts twice: 12 real mutations, all paths.
-    test = Test("published", 0.45, 0.46, 0.05, 0.05, cap=24)
+    test = SequentialTest("published", 0.45, 0.46, 0.05, 0.05, cap=24)
     kappas = np.array([0.1, 0.5, 0.9])
     sums, _ = brute_force(test, kappas)
     np.testing.assert_allclose(curves(test, kappas).probability, sums[0], atol=1e-12)
@@ -80,7 +80,7 @@ def any_test(draw):
     p0 = draw(probability)
     p1 = draw(st.floats(p0 + 0.005, 0.99))
     error = st.floats(0.001, 0.4)
-    return Test(
+    return SequentialTest(
         draw(st.sampled_from(RULES)), p0, p1, draw(error), draw(error), draw(st.integers(1, 120))
     )
 
@@ -115,8 +115,8 @@ def test_without_or_with_only_changes_it_is_the_literal_loop(test):
 
 
 def simulated(test, kappa, count, rng):
-    """``count`` tests by `sprt.Tests`: probabilities, means and their standard errors."""
-    tests = Tests(test, count)
+    """``count`` tests by `sprt.TestBatch`: probabilities, means and their standard errors."""
+    tests = TestBatch(test, count)
     while tests.open.any():
         rows = np.flatnonzero(tests.open)
         for part in np.array_split(rows, 1 + rows.size // 20_000):
@@ -167,7 +167,12 @@ SETTINGS = [
 def test_agrees_with_simulation(rule):
     z = np.stack(
         [
-            z_scores(Test(rule, *SETTINGS[i]), [0.5 * SETTINGS[i][0], SETTINGS[i][1]], 4000, 7 + i)
+            z_scores(
+                SequentialTest(rule, *SETTINGS[i]),
+                [0.5 * SETTINGS[i][0], SETTINGS[i][1]],
+                4000,
+                7 + i,
+            )
             for i in (0, 5, 8)
         ]
     )
@@ -178,7 +183,7 @@ def test_agrees_with_simulation(rule):
 @pytest.mark.parametrize("setting", range(len(SETTINGS)))
 @pytest.mark.parametrize("rule", RULES)
 def test_agrees_with_200_000_simulated_tests_at_20_kappas(rule, setting):
-    test = Test(rule, *SETTINGS[setting])
+    test = SequentialTest(rule, *SETTINGS[setting])
     kappas = np.linspace(0.2 * test.p0, min(1, 2.5 * test.p1), 20)
     z = z_scores(test, kappas, 200_000, setting)
     print(f"\n{rule} {setting}: max |z| {np.abs(z).max():.2f}, rms {np.sqrt((z**2).mean()):.2f}")
@@ -189,7 +194,7 @@ def test_agrees_with_200_000_simulated_tests_at_20_kappas(rule, setting):
 @pytest.mark.slow
 def test_published_at_its_cap_agrees_with_simulation():
     """Many sums stay open for long here, each rounded once for every mutation."""
-    test = Test("published", 0.49, 0.4905, cap=600)
+    test = SequentialTest("published", 0.49, 0.4905, cap=600)
     z = z_scores(test, [0.9, 0.96, 0.98, 0.985, 1], 20_000, 3)
     assert np.abs(z).max() < 4.5
 
@@ -209,7 +214,7 @@ def test_the_cap_that_makes_the_error_bounds_vain():
 
 def test_wald_s_approximations_hold_far_from_the_cap():
     """Wald 1947, sections 3.3-3.5: no overshoot, which p1 near p0 comes close to."""
-    test = Test("wald", 0.20, 0.22, cap=15_000)
+    test = SequentialTest("wald", 0.20, 0.22, cap=15_000)
     at = curves(test, [test.p0, test.p1])
     assert at.undecided.max() < 0.001
     assert at.adversarial == pytest.approx([0.05, 0.95], abs=0.003)
@@ -223,7 +228,7 @@ def test_wald_s_approximations_hold_far_from_the_cap():
 
 
 def test_wald_s_bounds_are_kept_without_a_cap_in_sight():
-    errors = achieved(Test("wald", 0.05, 0.15, cap=3000))
+    errors = achieved(SequentialTest("wald", 0.05, 0.15, cap=3000))
     # alpha + beta bounds the sum (Wald 1945); each alone at most alpha / (1 - beta).
     assert errors.alpha + errors.beta <= 0.1
     assert errors.alpha <= 0.05 / 0.95
@@ -291,7 +296,7 @@ def test_published_breaks_even_near_one_half_on_cifar10():
 
 
 def test_a_mixture_is_the_mean_over_its_kappas():
-    test = Test("wald", 0.05, 0.15, cap=200)
+    test = SequentialTest("wald", 0.05, 0.15, cap=200)
     kappas = np.array([0.0, 0.02, 0.02, 0.3])
     at = curves(test, kappas)
     mixed = Mixture(kappas).under(test)
@@ -315,7 +320,7 @@ def test_a_verdict_that_cannot_be_has_no_mean():
 
 
 def test_one_recursion_serves_all_kappas():
-    test = Test("wald", 0.05, 0.15, cap=77)
+    test = SequentialTest("wald", 0.05, 0.15, cap=77)
     assert ends(test) is ends(test)
     with pytest.raises(ValueError, match="read-only"):
         ends(test).share[0] = 1

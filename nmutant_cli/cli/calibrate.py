@@ -136,9 +136,9 @@ def _of_experiment(
     with opened(settings, run_dir or Path("runs") / path.stem, quiet=quiet) as experiment:
         import numpy as np
 
+        from nmutant_cli.files import file_digest
         from nmutant_cli.own_model.calibrate import calibrate
-        from nmutant_cli.own_model.calibration import Network
-        from nmutant_cli.pipeline.run_folder import file_digest
+        from nmutant_cli.own_model.calibration import ModelIdentity
         from nmutant_cli.pipeline.samples import from_8_bits
 
         data = experiment.data
@@ -162,7 +162,7 @@ def _of_experiment(
                 data.x_test[unused],
                 sets,
                 mutation=settings.mutation,
-                network=Network(name=network.name, sha256=file_digest(network)),
+                network=ModelIdentity(name=network.name, sha256=file_digest(network)),
                 progress=progress,
                 **wanted,
             )

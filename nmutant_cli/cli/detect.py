@@ -35,7 +35,7 @@ OWN = ("model", "images", "calibration")
 
 @experiment_command
 def _experiment(experiment: Experiment) -> None:
-    from nmutant_cli.pipeline.kappa import detections_csv
+    from nmutant_cli.pipeline.detect import detections_csv
     from nmutant_cli.pipeline.report import table2
     from nmutant_cli.report.tables import to_text
 

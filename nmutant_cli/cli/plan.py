@@ -14,7 +14,7 @@ from nmutant_cli.errors import ArtifactError, ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nmutant_cli.detection.sprt import Test
+    from nmutant_cli.detection.sprt import SequentialTest
 
 config_option, set_option = OPTIONS[:2]
 
@@ -56,12 +56,12 @@ def command(
             f"{path}: detection.kappa1 is measured, which needs a run; "
             "give a number to plan with, such as --kappa1 0.002"
         )
-    from nmutant_cli.detection.sprt import Test
+    from nmutant_cli.detection.sprt import SequentialTest
     from nmutant_cli.report.tables import number, to_text
 
-    tests: dict[str, dict[float, Test]] = {
+    tests: dict[str, dict[float, SequentialTest]] = {
         rule: {
-            mu: Test(
+            mu: SequentialTest(
                 rule,
                 *detection.hypotheses(detection.kappa1, mu),
                 alpha=detection.alpha,
@@ -78,7 +78,7 @@ def command(
     click.echo(LEGEND.format(**percent, cap=detection.cap))
     if output is not None:
         from nmutant_cli.report.figures.plan import plan_figure
-        from nmutant_cli.report.figures.sensitivity import to_png
+        from nmutant_cli.report.figures.style import to_png
 
         title = f"{path.stem}: κ1 = {number(detection.kappa1)}, cap {detection.cap}"
         png = to_png(plan_figure(tests, title))
@@ -91,7 +91,7 @@ def command(
         click.echo(output / "plan.png")
 
 
-def _table(tests: dict[str, dict[float, Test]]) -> pd.DataFrame:
+def _table(tests: dict[str, dict[float, SequentialTest]]) -> pd.DataFrame:
     import pandas as pd
 
     from nmutant_cli.detection.exact import curves

@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from nmutant_cli.config.attacks import (
+from nmutant_cli.config.attacks import AnyAttack
+from nmutant_cli.config.fields import (
     AboveOne,
-    AnyAttack,
     Count,
     DatasetName,
     DetectorName,
@@ -28,12 +26,7 @@ from nmutant_cli.config.attacks import (
     PositiveInt,
     Section,
 )
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint to append to an error, empty where nothing known comes close to ``word``."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+from nmutant_cli.errors import did_you_mean
 
 
 def without_null(value: Any) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nmutant_cli.detection.sprt import Test, Tests
+from nmutant_cli.detection.sprt import SequentialTest, TestBatch
 from nmutant_cli.mutation.operator import Mutations
 from nmutant_cli.mutation.sensitivity import Source, Subjects
 from nmutant_cli.types import Ints
@@ -29,7 +29,7 @@ class Detections:
     them. ``mutations``: real mutations read.
     """
 
-    test: Test
+    test: SequentialTest
     verdict: Ints
     n: Ints
     c: Ints
@@ -39,7 +39,7 @@ class Detections:
 def detect(
     subjects: Subjects,
     sources: Sequence[Source],
-    tests: Sequence[Test],
+    tests: Sequence[SequentialTest],
     block: int | None = None,
     progress: Callable[[int], None] = lambda decided: None,
 ) -> list[Detections]:
@@ -49,7 +49,7 @@ def detect(
     as fill whole batches, between 16 and 256. It changes no result.
     ``progress`` is told how many samples each round finished.
     """
-    running = [Tests(test, len(sources)) for test in tests]
+    running = [TestBatch(test, len(sources)) for test in tests]
     rows = np.arange(len(sources))
     read, asked = 0, 1.0
     while len(rows):

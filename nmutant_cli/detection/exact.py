@@ -34,7 +34,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nmutant_cli.detection.sprt import Test
+from nmutant_cli.detection.sprt import SequentialTest
 from nmutant_cli.types import Floats, Ints, Verdict
 
 NEGLIGIBLE = 1e-100
@@ -62,7 +62,7 @@ class Ends:
 
 
 @lru_cache(maxsize=32)
-def ends(test: Test) -> Ends:
+def ends(test: SequentialTest) -> Ends:
     """The ends of ``test``, from one pass over its mutations."""
     published, only_changes = test.rule == "published", test.rule == "algorithm1"
     found: list[tuple[Ints, Ints, Ints, Floats]] = []
@@ -115,7 +115,7 @@ def _merged(c: Ints, total: Ints, share: Floats) -> tuple[Ints, Ints, Floats]:
     return at // width + first_c, at % width + first, dense[at]
 
 
-def _parts(test: Test, kappas: Floats) -> Iterator[tuple[slice, Floats]]:
+def _parts(test: SequentialTest, kappas: Floats) -> Iterator[tuple[slice, Floats]]:
     """The probability of each end, ``(k, ends)``, a slice of the ends at a time."""
     if kappas.ndim != 1 or not ((kappas >= 0) & (kappas <= 1)).all():
         raise ValueError("kappas must be a list of numbers in [0, 1]")
@@ -143,7 +143,7 @@ class Curves:
     and what it adds to the mean number of real mutations and of label changes.
     """
 
-    test: Test
+    test: SequentialTest
     probability: Floats
     mutations: Floats
     changes: Floats
@@ -185,7 +185,7 @@ class Curves:
         return self.mutations[verdict] / p, self.changes[verdict] / p
 
 
-def curves(test: Test, kappas: ArrayLike) -> Curves:
+def curves(test: SequentialTest, kappas: ArrayLike) -> Curves:
     """Operating characteristic, average sample number and label changes at ``kappas``, ``(k,)``.
 
     Raises ValueError for a kappa outside [0, 1].
@@ -200,7 +200,7 @@ def curves(test: Test, kappas: ArrayLike) -> Curves:
     return Curves(test, sums[:3], sums[3:6], sums[6:])
 
 
-def stopping(test: Test, kappas: ArrayLike) -> Floats:
+def stopping(test: SequentialTest, kappas: ArrayLike) -> Floats:
     """P(the test ends after exactly t mutations | kappa), ``(k, max_mutations)``, t from 1.
 
     An undecided test ends at the cap, in the last column.
@@ -234,7 +234,7 @@ class Achieved(NamedTuple):
     undecided_p1: float
 
 
-def achieved(test: Test) -> Achieved:
+def achieved(test: SequentialTest) -> Achieved:
     """The error rates of ``test`` at its two hypotheses, cap and overshoot included."""
     at = curves(test, [test.p0, test.p1])
     values = (at.adversarial[0], at.normal[1], *at.undecided)
@@ -253,7 +253,7 @@ class Mixture:
     kappas: Floats
     weights: Floats | None = None
 
-    def under(self, test: Test) -> Curves:
+    def under(self, test: SequentialTest) -> Curves:
         """The expectation over the kappas; the arrays of the result have shape ``(3,)``."""
         if not len(self.kappas):
             raise ValueError("a mixture needs at least one kappa")

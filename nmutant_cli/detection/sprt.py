@@ -29,7 +29,7 @@ RULES = ("wald", "algorithm1", "published")
 
 
 @dataclass(frozen=True)
-class Test:
+class SequentialTest:
     """One sequential test: a rule, two hypotheses, two error bounds and a cap.
 
     ``0 < p0 < p1 < 1``; ``alpha`` bounds P(adversarial | kappa <= p0) and ``beta``
@@ -98,8 +98,8 @@ class Outcome:
     mutations: int
 
 
-def run(test: Test, changes: AnyArray) -> Outcome:
-    """The rule, one mutation after the other: the literal loop that `Tests` is held against.
+def run(test: SequentialTest, changes: AnyArray) -> Outcome:
+    """The rule, one mutation after the other: the literal loop that `TestBatch` is held against.
 
     ``changes``: booleans, whether each mutation in turn changed the label. UNDECIDED after the
     cap, or where ``changes`` ends earlier.
@@ -125,8 +125,8 @@ def run(test: Test, changes: AnyArray) -> Outcome:
     return Outcome(Verdict.UNDECIDED, n, c, mutations)
 
 
-class Tests:
-    """One `Test` on many samples at once, fed with blocks of label changes.
+class TestBatch:
+    """One `SequentialTest` on many samples at once, fed with blocks of label changes.
 
     Arrays of shape ``(samples,)``: ``verdict`` (`Verdict`), ``n``, ``c``, ``mutations`` as in
     `Outcome`, ``open`` (neither decided nor at the cap). Every number is the one `run` gives,
@@ -135,7 +135,7 @@ class Tests:
 
     __test__ = False
 
-    def __init__(self, test: Test, samples: int) -> None:
+    def __init__(self, test: SequentialTest, samples: int) -> None:
         self.test = test
         self.verdict: Ints = np.full(samples, Verdict.UNDECIDED, np.int64)
         self.c: Ints = np.zeros(samples, np.int64)

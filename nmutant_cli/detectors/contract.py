@@ -18,7 +18,7 @@ from nmutant_cli.types import AnyArray, Bounds, Floats, Images, Labels
 
 
 @dataclass(frozen=True)
-class Guarded:
+class NetworkView:
     """A network that is to be guarded: logits for images in [0, 1], dropout off."""
 
     model: keras.Model
@@ -59,7 +59,7 @@ def digest(image: AnyArray) -> str:
 class Candidate(Protocol):
     """A detector: a number for every image, the higher the more likely adversarial.
 
-    Built for one network, ``Kind(guarded)``. The score of an image depends on the network, the
+    Built for one network, ``Kind(view)``. The score of an image depends on the network, the
     seed, what it was fitted to and the image: not on the other images it is asked about.
     """
 
@@ -70,7 +70,7 @@ class Candidate(Protocol):
     supervised: ClassVar[bool]
     """Whether it learns from adversarial images."""
 
-    def __init__(self, guarded: Guarded) -> None: ...
+    def __init__(self, view: NetworkView) -> None: ...
 
     def fit(self, clean: Images, known: Images) -> None:
         """Learn from ``clean`` images, float32 ``(n, h, w, c)``, that are used for nothing else.

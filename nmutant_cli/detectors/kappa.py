@@ -10,9 +10,9 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from nmutant_cli.config.settings import Mutation
-from nmutant_cli.detectors.contract import Candidate, Guarded
-from nmutant_cli.mutation.graph import KerasLabel
-from nmutant_cli.own_model.calibrate import changes_of, streams
+from nmutant_cli.detectors.contract import Candidate, NetworkView
+from nmutant_cli.mutation.graph import CompiledLabeller
+from nmutant_cli.mutation.sensitivity import changes_of, streams
 from nmutant_cli.types import Bools, Floats, Images
 
 GRID = tuple(float(step) for step in 2.0 ** (np.arange(-6, 13) / 2))
@@ -28,22 +28,22 @@ class Kappa(Candidate):
     needs: ClassVar[Literal["labels"]] = "labels"
     supervised: ClassVar[bool] = False
 
-    def __init__(self, guarded: Guarded) -> None:
-        self._guarded = guarded
-        self.mutations = guarded.settings.mutations
-        self.mutation = self.operator(guarded)
-        self.step_size = guarded.step_size
-        self._label = KerasLabel(
-            guarded.model,
+    def __init__(self, view: NetworkView) -> None:
+        self._view = view
+        self.mutations = view.settings.mutations
+        self.mutation = self.operator(view)
+        self.step_size = view.step_size
+        self._label = CompiledLabeller(
+            view.model,
             1.0,
             mutation=self.mutation,
-            clip=guarded.clip,
-            batch_size=guarded.batch_size,
+            clip=view.clip,
+            batch_size=view.batch_size,
         )
 
-    def operator(self, guarded: Guarded) -> Mutation:
+    def operator(self, view: NetworkView) -> Mutation:
         """What is drawn."""
-        return guarded.mutation
+        return view.mutation
 
     def fit(self, clean: Images, known: Images) -> None:
         """Nothing: the step size is the config's."""
@@ -60,7 +60,7 @@ class Kappa(Candidate):
         return self.mutations + 1
 
     def _changes(self, images: Images, step_size: float, mutations: int) -> Bools:
-        sources = streams(images, self.mutation, self._guarded.seed, "compare")
+        sources = streams(images, self.mutation, self._view.seed, "compare")
         return changes_of(self._label.at(step_size), images, sources, mutations)
 
 
@@ -77,7 +77,7 @@ class Calibrated(Kappa):
         images = clean[:ENOUGH]
         self.step_size = GRID[0]
         for step in GRID:
-            if self._changes(images, step, ENOUGH).mean() > self._guarded.settings.clean_kappa:
+            if self._changes(images, step, ENOUGH).mean() > self._view.settings.clean_kappa:
                 break
             self.step_size = step
 
@@ -87,9 +87,9 @@ class LargerOcclusion(Calibrated):
 
     title = "kappa, larger occlusion"
 
-    def operator(self, guarded: Guarded) -> Mutation:
-        side = min(guarded.model.input_shape[1:3]) // 3
-        return guarded.mutation.model_copy(
+    def operator(self, view: NetworkView) -> Mutation:
+        side = min(view.model.input_shape[1:3]) // 3
+        return view.mutation.model_copy(
             update={"kinds": ("occlusion", "blackout"), "max_rectangle": side}
         )
 
@@ -99,7 +99,7 @@ class Gaussian(Calibrated):
 
     title = "kappa, Gaussian noise"
 
-    def operator(self, guarded: Guarded) -> Mutation:
+    def operator(self, view: NetworkView) -> Mutation:
         return Mutation(kinds=("gaussian",))
 
 
@@ -108,7 +108,7 @@ class Translation(Calibrated):
 
     title = "kappa, translation"
 
-    def operator(self, guarded: Guarded) -> Mutation:
+    def operator(self, view: NetworkView) -> Mutation:
         return Mutation(kinds=("translation",))
 
 
@@ -117,7 +117,7 @@ class Rotation(Calibrated):
 
     title = "kappa, rotation"
 
-    def operator(self, guarded: Guarded) -> Mutation:
+    def operator(self, view: NetworkView) -> Mutation:
         return Mutation(kinds=("rotation",))
 
 
@@ -126,5 +126,5 @@ class Contrast(Calibrated):
 
     title = "kappa, brightness and contrast"
 
-    def operator(self, guarded: Guarded) -> Mutation:
+    def operator(self, view: NetworkView) -> Mutation:
         return Mutation(kinds=("contrast",))

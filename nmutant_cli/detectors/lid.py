@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from nmutant_cli.detectors.contract import Candidate, Guarded
+from nmutant_cli.detectors.contract import Candidate, NetworkView
 from nmutant_cli.errors import DataError
 from nmutant_cli.networks.inference import JIT, padded_batches
 from nmutant_cli.types import AnyArray, Floats, Images
@@ -59,8 +59,8 @@ class LID(Candidate):
     supervised = True
     passes = 1.0
 
-    def __init__(self, guarded: Guarded) -> None:
-        model, self._stream = guarded.model, guarded.stream
+    def __init__(self, view: NetworkView) -> None:
+        model, self._stream = view.model, view.stream
         outputs = [layer.output for layer in model.layers if not isinstance(layer, SKIPPED)]
         self._activations = keras.Model(model.inputs, outputs)
         self._activations.compile(jit_compile=JIT)

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from nmutant_cli.detectors.contract import Candidate, Guarded
+from nmutant_cli.detectors.contract import Candidate, NetworkView
 from nmutant_cli.errors import ModelError
 from nmutant_cli.networks.inference import logits_fn
 from nmutant_cli.types import AnyArray, Bools, Floats, Images, Labels
@@ -57,20 +57,20 @@ class MutatedModels(Candidate):
     needs = "weights"
     supervised = False
 
-    def __init__(self, guarded: Guarded) -> None:
-        self._guarded = guarded
+    def __init__(self, view: NetworkView) -> None:
+        self._view = view
         self.mutants: list[Mutant] = []
-        self._weights = [ops.convert_to_numpy(w) for w in guarded.model.trainable_variables]
-        self._copy = keras.models.clone_model(guarded.model)
-        self._copy.set_weights(guarded.model.get_weights())
-        self._logits = logits_fn(self._copy, guarded.batch_size)
+        self._weights = [ops.convert_to_numpy(w) for w in view.model.trainable_variables]
+        self._copy = keras.models.clone_model(view.model)
+        self._copy.set_weights(view.model.get_weights())
+        self._logits = logits_fn(self._copy, view.batch_size)
 
     @property
     def passes(self) -> float:
-        return self._guarded.settings.mutations + 1.0
+        return self._view.settings.mutations + 1.0
 
     def fit(self, clean: Images, known: Images) -> None:
-        own = self._guarded.labels(clean)
+        own = self._view.labels(clean)
 
         def good(mutant: Mutant) -> bool:
             return bool((self._labels(mutant, clean) == own).mean() >= AGREEMENT)
@@ -82,19 +82,19 @@ class MutatedModels(Candidate):
             raise ModelError(f"models: no mutant agrees on {AGREEMENT:.0%} of the clean images")
         self.mutants = [
             next(mutant for attempt in count() if good(mutant := Mutant(rate, number, attempt)))
-            for number in range(self._guarded.settings.mutations)
+            for number in range(self._view.settings.mutations)
         ]
 
     def changes(self, images: Images) -> Bools:
         """Which mutants, in the order of their number, change which label: ``(n, mutants)``."""
-        own = self._guarded.labels(images)
+        own = self._view.labels(images)
         return np.stack([self._labels(m, images) != own for m in self.mutants], axis=1)
 
     def score(self, images: Images) -> Floats:
         return self.changes(images).mean(axis=1)
 
     def _labels(self, mutant: Mutant, images: Images) -> Labels:
-        rng = self._guarded.stream("models", mutant.number, mutant.attempt)
+        rng = self._view.stream("models", mutant.number, mutant.attempt)
         values = fuzzed(self._weights, mutant.rate, rng)
         for variable, value in zip(self._copy.trainable_variables, values, strict=True):
             variable.assign(value)

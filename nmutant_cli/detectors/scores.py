@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nmutant_cli.detectors.contract import Candidate, Guarded
+from nmutant_cli.detectors.contract import Candidate, NetworkView
 from nmutant_cli.types import Floats, Images
 
 
@@ -16,15 +16,15 @@ class Softmax(Candidate):
     supervised = False
     passes = 1.0
 
-    def __init__(self, guarded: Guarded) -> None:
-        self._guarded = guarded
+    def __init__(self, view: NetworkView) -> None:
+        self._view = view
 
     def fit(self, clean: Images, known: Images) -> None:
         """Nothing to learn."""
 
     def score(self, images: Images) -> Floats:
         # The sum of the others: 1 - max is rounded to 0 for every image the network is sure of.
-        return np.sort(self._guarded.softmax(images), axis=1)[:, :-1].sum(axis=1)
+        return np.sort(self._view.softmax(images), axis=1)[:, :-1].sum(axis=1)
 
 
 class Margin(Candidate):
@@ -35,12 +35,12 @@ class Margin(Candidate):
     supervised = False
     passes = 1.0
 
-    def __init__(self, guarded: Guarded) -> None:
-        self._guarded = guarded
+    def __init__(self, view: NetworkView) -> None:
+        self._view = view
 
     def fit(self, clean: Images, known: Images) -> None:
         """Nothing to learn."""
 
     def score(self, images: Images) -> Floats:
-        logits = np.sort(self._guarded.logits(images).astype(np.float64), axis=1)
+        logits = np.sort(self._view.logits(images).astype(np.float64), axis=1)
         return logits[:, -2] - logits[:, -1]

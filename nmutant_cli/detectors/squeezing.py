@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import median_filter
 
-from nmutant_cli.detectors.contract import Candidate, Guarded
+from nmutant_cli.detectors.contract import Candidate, NetworkView
 from nmutant_cli.types import Floats, Images
 
 GREY_BITS, COLOUR_BITS = 1, 5
@@ -38,16 +38,14 @@ class Squeezing(Candidate):
     supervised = False
     passes = 3.0
 
-    def __init__(self, guarded: Guarded) -> None:
-        self._guarded = guarded
+    def __init__(self, view: NetworkView) -> None:
+        self._view = view
 
     def fit(self, clean: Images, known: Images) -> None:
         """Nothing to learn."""
 
     def score(self, images: Images) -> Floats:
         bits = GREY_BITS if images.shape[-1] == 1 else COLOUR_BITS
-        own = self._guarded.softmax(images)
+        own = self._view.softmax(images)
         squeezed = (reduce_depth(images, bits), smooth(images))
-        return np.max(
-            [np.abs(own - self._guarded.softmax(x)).sum(axis=1) for x in squeezed], axis=0
-        )
+        return np.max([np.abs(own - self._view.softmax(x)).sum(axis=1) for x in squeezed], axis=0)

@@ -107,8 +107,8 @@ def _mix(x: Any) -> Any:
     return ops.bitwise_and(x, mask)
 
 
-class KerasLabel:
-    """A `sensitivity.Label`: one compiled graph from (image, mutation) to label.
+class CompiledLabeller:
+    """A `sensitivity.Labeller`: one compiled graph from (image, mutation) to label.
 
     ``stochastic`` leaves the network's dropout on, its masks keyed by ``Mutations.noise``.
     Calls are padded to ``batch_size``, so the graph is traced once. `at` gives the same graph for
@@ -146,7 +146,7 @@ class KerasLabel:
         self._model = keras.Model(inputs, label)
         self._model.compile(jit_compile=JIT)
 
-    def at(self, step_size: float) -> KerasLabel:
+    def at(self, step_size: float) -> CompiledLabeller:
         """The same, for another step size."""
         other = copy.copy(self)
         other._step = np.float32(step_size)
@@ -164,10 +164,10 @@ class KerasLabel:
         return np.asarray(self._model.predict_on_batch(batch))[:n].astype(np.int64)
 
 
-def fastest(compiled: Callable[[int], KerasLabel]) -> KerasLabel:
+def fastest(compiled: Callable[[int], CompiledLabeller]) -> CompiledLabeller:
     """Of ``compiled(batch_size)`` for the sizes `SIZES` the one that labels most in a second."""
 
-    def seconds_each(label: KerasLabel) -> float:
+    def seconds_each(label: CompiledLabeller) -> float:
         images = np.zeros((label.batch_size, *label.image_shape), np.float32)
         nothing = identity(label.batch_size, label.image_shape)
         label(images, nothing)  # compiles

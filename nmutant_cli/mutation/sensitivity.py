@@ -1,12 +1,13 @@
 """The sensitivity kappa(x): the share of mutations of x that change its label (section 4).
 
-Needs nothing of a model but labels. A `Label` says which label each mutated image gets:
-`reference` makes one from any ``predict`` with NumPy, `mutation.graph` has the compiled one.
+Needs nothing of a model but labels. A `Labeller` says which label each mutated image gets:
+`NumpyLabeller` makes one from any ``predict`` with NumPy, `mutation.graph` has the compiled one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
@@ -14,11 +15,13 @@ from typing import Protocol
 
 import numpy as np
 
-from nmutant_cli.mutation.operator import Mutations, apply, identity
-from nmutant_cli.types import Bounds, Floats, Images, Ints, Labels, Predict
+from nmutant_cli.config.settings import Mutation
+from nmutant_cli.errors import DataError
+from nmutant_cli.mutation.operator import Mutations, MutationStream, apply, identity
+from nmutant_cli.types import AnyArray, Bools, Bounds, Floats, Images, Ints, Labels, Predict
 
 
-class Label(Protocol):
+class Labeller(Protocol):
     """Labels mutated images, at most ``batch_size`` in one call.
 
     ``deterministic``: asked twice about one image, the network says the same twice.
@@ -40,8 +43,8 @@ class Source(Protocol):
         ...
 
 
-class reference:  # noqa: N801 - used as a function
-    """A `Label` that mutates with NumPy and asks ``predict`` for the labels."""
+class NumpyLabeller:
+    """A `Labeller` that mutates with NumPy and asks ``predict`` for the labels."""
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class Subjects:
     itself gets from ``label``, asked in the same kind of call as its mutations.
     """
 
-    def __init__(self, label: Label, images: Images, labels: Labels | None = None) -> None:
+    def __init__(self, label: Labeller, images: Images, labels: Labels | None = None) -> None:
         self._label, self.images = label, images
         self.batch_size, self.deterministic = label.batch_size, label.deterministic
         self.own = self._ask(np.arange(len(images)), identity(len(images), images.shape[1:]))
@@ -119,7 +122,7 @@ class Tally:
 
 
 def tally(subjects: Subjects, sources: Sequence[Source], mutations: int) -> Tally:
-    """Label the first ``mutations`` of each image; ``sources[i]`` gives those of image ``i``."""
+    """Labeller the first ``mutations`` of each image; ``sources[i]`` gives those of image ``i``."""
     changes, majority = np.zeros((2, len(sources)), np.int64)
     # As many images at a time as keep some 50,000 mutations in memory.
     together = max(1, 50_000 // mutations)
@@ -149,3 +152,50 @@ def half_width(kappas: Floats | Sequence[float], confidence: float) -> float:
         return float("nan")
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     return z * float(np.std(kappas)) / sqrt(len(kappas))
+
+
+def changes_of(
+    label: Labeller,
+    images: Images,
+    sources: Sequence[MutationStream],
+    mutations: int,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Bools:
+    """Whether each mutation changes the label of its image: ``(n, mutations)``."""
+    found = np.zeros((len(images), mutations), bool)
+    # As many at a time as keep 50,000 mutations, or 50 MB of noise for whole images, in memory.
+    values = sources[0].take(0, 1).patch.size if sources else 1
+    together = max(1, min(50_000, 12_000_000 // values) // mutations)
+    for first in range(0, len(images), together):
+        part = slice(first, min(first + together, len(images)))
+        subjects = Subjects(label, images[part])
+        drawn = Mutations.concatenate(source.take(0, mutations) for source in sources[part])
+        owner = np.arange(len(subjects.images)).repeat(mutations)
+        found[part] = subjects.changes(owner, drawn).reshape(-1, mutations) > 0
+        progress(part.stop - part.start)
+    return found
+
+
+def streams(images: Images, mutation: Mutation, seed: int, purpose: str) -> list[MutationStream]:
+    """The mutations of each image, keyed by what it shows."""
+    return [
+        MutationStream(
+            image.shape, mutation, seed, purpose, hashlib.sha256(image.tobytes()).hexdigest()
+        )
+        for image in images
+    ]
+
+
+def checked(images: AnyArray, shape: tuple[int, ...] | None) -> Images:
+    """``images`` as float32 ``(n, h, w, c)``. Raises DataError for what is no such array."""
+    array = np.asarray(images)
+    if array.dtype.kind != "f":
+        raise DataError(f"images must be floats in [0, 1], they are {array.dtype}")
+    if array.ndim != 4:
+        raise DataError(f"images must be (n, height, width, channels), they are {array.shape}")
+    if shape is not None and array.shape[1:] != tuple(shape):
+        raise DataError(f"images are {array.shape[1:]}, those calibrated with are {tuple(shape)}")
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2, 3)))
+    if len(bad):
+        raise DataError(f"image {bad[0]} has a value that is not finite")
+    return np.ascontiguousarray(array, np.float32)

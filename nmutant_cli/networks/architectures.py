@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import layers
 
-Network = Callable[[tuple[int, ...], int, Sequence[float] | None], keras.Model]
+Architecture = Callable[[tuple[int, ...], int, Sequence[float] | None], keras.Model]
 
 
 def mnist(shape: tuple[int, ...], n_classes: int, dropout: Sequence[float] | None) -> keras.Model:
@@ -99,7 +99,7 @@ def substitute(
     )
 
 
-NETWORKS: dict[str, Network] = {
+NETWORKS: dict[str, Architecture] = {
     "mnist": mnist,
     "cifar10_basic": cifar10_basic,
     "cifar10_allconv": cifar10_allconv,

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nmutant_cli.datasets import read_npz
 from nmutant_cli.errors import DataError
-from nmutant_cli.pipeline.run_folder import replacing
+from nmutant_cli.files import read_npz, replacing
 
 if TYPE_CHECKING:
     import keras

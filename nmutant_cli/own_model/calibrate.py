@@ -7,17 +7,15 @@ calibrate(predict, clean, adversarial, target=0.05).save("mine.yaml")
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from nmutant_cli.config.settings import Mutation
 from nmutant_cli.errors import ConfigError, DataError
-from nmutant_cli.mutation.operator import Mutations, MutationStream
-from nmutant_cli.mutation.sensitivity import Label, Subjects
-from nmutant_cli.own_model.calibration import Calibration, Network
-from nmutant_cli.own_model.guarantee import Wanted, choose, parts
+from nmutant_cli.mutation.sensitivity import changes_of, checked, streams
+from nmutant_cli.own_model.calibration import Calibration, ModelIdentity
+from nmutant_cli.own_model.guarantee import Requirement, choose, parts
 from nmutant_cli.own_model.model import Answer, labels_under
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import AnyArray, Bools, Images
@@ -42,7 +40,7 @@ def calibrate(
     beta: float = 0.05,
     seed: int = 0,
     batch_size: int = 1000,
-    network: Network | None = None,
+    network: ModelIdentity | None = None,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Calibration:
     """A test that calls at most a share ``target`` of normal inputs adversarial.
@@ -61,7 +59,7 @@ def calibrate(
     ModelError for a model of no use.
     """
     mutation = mutation or Mutation()
-    wanted = Wanted(target, probability, power, alpha, beta)
+    wanted = Requirement(target, probability, power, alpha, beta)
     if kappa is not None and not 0 < kappa < 1:
         raise ConfigError(f"kappa: {kappa} is not allowed; it must be in (0, 1)")
     if not step_sizes or not all(0 < step < np.inf for step in step_sizes):
@@ -110,50 +108,3 @@ def calibrate(
         promise=chosen.promise,
         evidence=chosen.evidence,
     )
-
-
-def changes_of(
-    label: Label,
-    images: Images,
-    sources: Sequence[MutationStream],
-    mutations: int,
-    progress: Callable[[int], None] = lambda images: None,
-) -> Bools:
-    """Whether each mutation changes the label of its image: ``(n, mutations)``."""
-    found = np.zeros((len(images), mutations), bool)
-    # As many at a time as keep 50,000 mutations, or 50 MB of noise for whole images, in memory.
-    values = sources[0].take(0, 1).patch.size if sources else 1
-    together = max(1, min(50_000, 12_000_000 // values) // mutations)
-    for first in range(0, len(images), together):
-        part = slice(first, min(first + together, len(images)))
-        subjects = Subjects(label, images[part])
-        drawn = Mutations.concatenate(source.take(0, mutations) for source in sources[part])
-        owner = np.arange(len(subjects.images)).repeat(mutations)
-        found[part] = subjects.changes(owner, drawn).reshape(-1, mutations) > 0
-        progress(part.stop - part.start)
-    return found
-
-
-def streams(images: Images, mutation: Mutation, seed: int, purpose: str) -> list[MutationStream]:
-    """The mutations of each image, keyed by what it shows."""
-    return [
-        MutationStream(
-            image.shape, mutation, seed, purpose, hashlib.sha256(image.tobytes()).hexdigest()
-        )
-        for image in images
-    ]
-
-
-def checked(images: AnyArray, shape: tuple[int, ...] | None) -> Images:
-    """``images`` as float32 ``(n, h, w, c)``. Raises DataError for what is no such array."""
-    array = np.asarray(images)
-    if array.dtype.kind != "f":
-        raise DataError(f"images must be floats in [0, 1], they are {array.dtype}")
-    if array.ndim != 4:
-        raise DataError(f"images must be (n, height, width, channels), they are {array.shape}")
-    if shape is not None and array.shape[1:] != tuple(shape):
-        raise DataError(f"images are {array.shape[1:]}, those calibrated with are {tuple(shape)}")
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2, 3)))
-    if len(bad):
-        raise DataError(f"image {bad[0]} has a value that is not finite")
-    return np.ascontiguousarray(array, np.float32)

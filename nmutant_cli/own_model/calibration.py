@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from nmutant_cli.config.attacks import (
+from nmutant_cli.config.fields import (
     Count,
     ErrorRate,
     Fraction,
@@ -22,8 +22,8 @@ from nmutant_cli.config.attacks import (
 )
 from nmutant_cli.config.loading import validated
 from nmutant_cli.config.settings import Mutation
-from nmutant_cli.detection.sprt import Test
-from nmutant_cli.pipeline.run_folder import replacing
+from nmutant_cli.detection.sprt import SequentialTest
+from nmutant_cli.files import replacing
 
 Share = Annotated[Number, Field(ge=0, le=1)]
 
@@ -35,7 +35,7 @@ HEADER = """\
 """
 
 
-class Network(Section):
+class ModelIdentity(Section):
     """Which model was calibrated: its name as given and, for a file, its content."""
 
     name: str
@@ -80,7 +80,7 @@ class Evidence(Section):
 
 
 class Calibration(Section):
-    """All that a detector needs besides the model; p0, p1 and the rest as in `sprt.Test`."""
+    """All that a detector needs besides the model; p0, p1 and the rest as in a `SequentialTest`."""
 
     rule: Literal["wald", "algorithm1", "published"] = "wald"
     step_size: Positive
@@ -91,7 +91,7 @@ class Calibration(Section):
     cap: PositiveInt
     mutation: Mutation = Mutation()
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
-    network: Network | None = None
+    network: ModelIdentity | None = None
     promise: Promise | None = None
     evidence: Evidence | None = None
 
@@ -102,9 +102,9 @@ class Calibration(Section):
         return self
 
     @property
-    def test(self) -> Test:
+    def test(self) -> SequentialTest:
         """The sequential test of one input."""
-        return Test(self.rule, self.p0, self.p1, self.alpha, self.beta, self.cap)
+        return SequentialTest(self.rule, self.p0, self.p1, self.alpha, self.beta, self.cap)
 
     def save(self, path: Path | str) -> None:
         """Write it as YAML, whole or not at all. Raises ArtifactError if that is not possible."""

@@ -18,8 +18,7 @@ import numpy as np
 from nmutant_cli.detection.detect import detect
 from nmutant_cli.detection.intervals import anytime
 from nmutant_cli.mutation.operator import Mutations
-from nmutant_cli.mutation.sensitivity import Label, Subjects, majority_of
-from nmutant_cli.own_model.calibrate import checked, streams
+from nmutant_cli.mutation.sensitivity import Labeller, Subjects, checked, majority_of, streams
 from nmutant_cli.own_model.calibration import Calibration
 from nmutant_cli.own_model.model import Answer, labels_under
 from nmutant_cli.types import AnyArray, Bools, Floats, Images, Ints, Labels, Verdict
@@ -29,7 +28,7 @@ TOGETHER = 250
 
 
 @dataclass(frozen=True)
-class Found:
+class Verdicts:
     """What a `Detector` says of ``n`` images; every array has shape ``(n,)``.
 
     ``verdict``: `Verdict`, UNDECIDED where the cap came first. ``kappa``: the share of the
@@ -90,7 +89,7 @@ class Detector:
         self._seed = secrets.randbits(64) if seed is None else seed
         self._label = labels_under(predict, calibration.mutation, batch_size)(calibration.step_size)
 
-    def detect(self, images: AnyArray) -> Found:
+    def detect(self, images: AnyArray) -> Verdicts:
         """The verdict on each of ``images``, float32 ``(n, h, w, c)`` in [0, 1].
 
         Raises DataError for another shape than was calibrated, or a value that is not finite;
@@ -101,16 +100,16 @@ class Detector:
             self._detect(images[first : first + TOGETHER])
             for first in range(0, max(1, len(images)), TOGETHER)
         ]
-        return Found(
-            *(np.concatenate([getattr(part, f.name) for part in found]) for f in fields(Found))
+        return Verdicts(
+            *(np.concatenate([getattr(part, f.name) for part in found]) for f in fields(Verdicts))
         )
 
-    def _detect(self, images: Images) -> Found:
+    def _detect(self, images: Images) -> Verdicts:
         subjects = _Remembering(self._label, images)
         sources = streams(images, self.calibration.mutation, self._seed, "detector")
         (found,) = detect(subjects, sources, [self._test])
         lower, upper = anytime(found.c, found.mutations, self.confidence)
-        return Found(
+        return Verdicts(
             verdict=found.verdict,
             kappa=found.c / np.maximum(found.mutations, 1),
             lower=lower,
@@ -125,7 +124,7 @@ class Detector:
 class _Remembering(Subjects):
     """Subjects that keep every label they got, in the order of the mutations."""
 
-    def __init__(self, label: Label, images: Images) -> None:
+    def __init__(self, label: Labeller, images: Images) -> None:
         super().__init__(label, images)
         self._seen: list[list[Labels]] = [[] for _ in images]
 

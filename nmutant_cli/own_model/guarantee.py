@@ -35,7 +35,7 @@ import numpy as np
 
 from nmutant_cli.detection.exact import Mixture
 from nmutant_cli.detection.intervals import clopper_pearson
-from nmutant_cli.detection.sprt import Test, Tests
+from nmutant_cli.detection.sprt import SequentialTest, TestBatch
 from nmutant_cli.errors import ConfigError, DataError
 from nmutant_cli.own_model.calibration import Evidence, Promise, Rate
 from nmutant_cli.types import Bools, Floats, Ints, Verdict
@@ -54,8 +54,8 @@ Design = tuple[float, float, int]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is asked of a test: chances in (0, 1), ``alpha`` and ``beta`` as in `sprt.Test`.
+class Requirement:
+    """What is asked of a test: chances in (0, 1), ``alpha`` and ``beta`` as in a `SequentialTest`.
 
     Raises ConfigError for others.
     """
@@ -77,7 +77,7 @@ class Wanted:
 class Chosen:
     """A certified test, the step size it is for, the promise and the evidence."""
 
-    test: Test
+    test: SequentialTest
     step_size: float
     promise: Promise
     evidence: Evidence
@@ -101,7 +101,7 @@ def images_needed(target: float, probability: float) -> int:
     return n
 
 
-def parts(n: int, wanted: Wanted, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
+def parts(n: int, wanted: Requirement, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
     """Rows to choose the test with, to certify it with, and to check it on, at random.
 
     Half of the images certify, or more where the promise needs more; the rest is halved.
@@ -137,7 +137,7 @@ def scores(changes: Bools, odds: float, alpha: float, beta: float) -> Floats:
     return adversarial.max(axis=1)
 
 
-def raised_above(score: float, odds: float, alpha: float, beta: float, cap: int) -> Test:
+def raised_above(score: float, odds: float, alpha: float, beta: float, cap: int) -> SequentialTest:
     """The Wald test of this odds ratio whose s lies just above ``score``.
 
     Never below the s at which an input without a label change is "normal" at the cap, for then
@@ -146,7 +146,7 @@ def raised_above(score: float, odds: float, alpha: float, beta: float, cap: int)
     s = max(score, _unchanged(odds, alpha, beta) / cap)
     s *= 1 + 1e-9  # so that rounding cannot call what has this very score adversarial
     p0 = math.expm1(s * math.log(odds)) / (odds - 1)
-    return Test("wald", p0, odds * p0 / (1 + (odds - 1) * p0), alpha, beta, cap)
+    return SequentialTest("wald", p0, odds * p0 / (1 + (odds - 1) * p0), alpha, beta, cap)
 
 
 def _unchanged(odds: float, alpha: float, beta: float) -> float:
@@ -154,9 +154,9 @@ def _unchanged(odds: float, alpha: float, beta: float) -> float:
     return math.log((1 - alpha) / beta) / math.log(odds)
 
 
-def decide(test: Test, changes: Bools) -> Tests:
+def decide(test: SequentialTest, changes: Bools) -> TestBatch:
     """The test on sequences of changes ``(n, cap or more)`` that have been measured."""
-    tests = Tests(test, len(changes))
+    tests = TestBatch(test, len(changes))
     tests.advance(np.arange(len(changes)), changes)
     return tests
 
@@ -164,7 +164,7 @@ def decide(test: Test, changes: Bools) -> Tests:
 def choose(
     clean: Changes,
     adversarial: Mapping[str, Changes],
-    wanted: Wanted,
+    wanted: Requirement,
     rng: np.random.Generator,
     *,
     kappa: float | None = None,
@@ -189,13 +189,13 @@ def choose(
         raise DataError("a calibration needs adversarial images, or the kappa to be detected")
     alarms = allowed_alarms(len(certifying), wanted.target, wanted.probability)
 
-    def fitted(design: Design, rows: Ints) -> Test:
+    def fitted(design: Design, rows: Ints) -> SequentialTest:
         step, odds, cap = design
         found = np.sort(scores(clean[step][rows, :cap], odds, wanted.alpha, wanted.beta))
         allowed = len(rows) * alarms // len(certifying)
         return raised_above(found[-1 - allowed], odds, wanted.alpha, wanted.beta, cap)
 
-    def expected(design: Design, test: Test) -> tuple[float, float]:
+    def expected(design: Design, test: SequentialTest) -> tuple[float, float]:
         step = design[0]
         sets = [adversarial[name][step][first].mean(axis=1) for name, (first, _) in halves.items()]
         powers = [_mixture(kappas).under(test).adversarial for kappas in sets]

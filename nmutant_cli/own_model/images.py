@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nmutant_cli.errors import DataError
+from nmutant_cli.errors import DataError, first_line
 from nmutant_cli.types import AnyArray
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _unchecked(files: list[Path], wanted: Shape) -> Iterator[Item]:
         except DataError as error:
             yield Item(name, None, str(error))
         except OSError as error:
-            yield Item(name, None, f"cannot be read ({error.strerror or _first_line(error)})")
+            yield Item(name, None, f"cannot be read ({error.strerror or first_line(error)})")
 
 
 def _picture(path: Path) -> NDArray[np.float32]:
@@ -104,7 +104,7 @@ def _picture(path: Path) -> NDArray[np.float32]:
     except (OSError, DataError):
         raise
     except Exception as error:  # a damaged file; each of Pillow's formats has its own errors
-        raise DataError(f"is damaged ({_first_line(error)})") from error
+        raise DataError(f"is damaged ({first_line(error)})") from error
 
 
 def _pixels(picture: Image) -> NDArray[np.float32]:
@@ -133,7 +133,7 @@ def _array(path: Path) -> AnyArray:
     except Exception as error:  # zipfile, zlib and NumPy each have their own
         if "allow_pickle=False" in str(error):
             raise DataError("holds pickled objects, which are never loaded") from error
-        raise DataError(f"is damaged or not an array file ({_first_line(error)})") from error
+        raise DataError(f"is damaged or not an array file ({first_line(error)})") from error
 
 
 def _of_array(name: str, array: AnyArray, wanted: Shape) -> Iterator[Item]:
@@ -177,7 +177,3 @@ def _by(shape: Shape) -> str:
 
 def _printable(name: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

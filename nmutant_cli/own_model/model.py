@@ -18,10 +18,10 @@ import numpy as np
 
 from nmutant_cli.config.settings import Mutation
 from nmutant_cli.errors import ModelError
+from nmutant_cli.files import file_digest
 from nmutant_cli.mutation.operator import identity
-from nmutant_cli.mutation.sensitivity import Label, reference
-from nmutant_cli.own_model.calibration import Network
-from nmutant_cli.pipeline.run_folder import file_digest
+from nmutant_cli.mutation.sensitivity import Labeller, NumpyLabeller
+from nmutant_cli.own_model.calibration import ModelIdentity
 from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 
 Answer = Callable[[Images], Any]
@@ -40,7 +40,7 @@ class OwnModel:
     """
 
     predict: Answer
-    network: Network
+    network: ModelIdentity
     shape: Shape | None = None
     note: str = ""
 
@@ -54,14 +54,14 @@ def open_model(name: str) -> OwnModel:
     if kind in (".keras", ".onnx"):
         if not Path(name).is_file():
             raise ModelError(f"{name}: no such model file")
-        network = Network(name=Path(name).name, sha256=file_digest(Path(name)))
+        network = ModelIdentity(name=Path(name).name, sha256=file_digest(Path(name)))
         return _keras(name, network) if kind == ".keras" else _onnx(name, network)
     if ":" in name:
-        return OwnModel(_function(name), Network(name=name))
+        return OwnModel(_function(name), ModelIdentity(name=name))
     raise ModelError(f"{name}: not a model; give {FORMS}")
 
 
-def _keras(name: str, network: Network) -> OwnModel:
+def _keras(name: str, network: ModelIdentity) -> OwnModel:
     from nmutant_cli.networks.inference import load
 
     model = load(Path(name))
@@ -95,7 +95,7 @@ def _function(name: str) -> Answer:
     return answer
 
 
-def _onnx(name: str, network: Network) -> OwnModel:
+def _onnx(name: str, network: ModelIdentity) -> OwnModel:
     try:
         import onnxruntime
     except ImportError as error:
@@ -177,11 +177,13 @@ def _whole(found: AnyArray) -> bool:
     return found.dtype.kind in "iu"
 
 
-def labels_under(predict: Answer, mutation: Mutation, batch_size: int) -> Callable[[float], Label]:
-    """A `sensitivity.Label` for each step size: compiled for a Keras model, else with NumPy."""
+def labels_under(
+    predict: Answer, mutation: Mutation, batch_size: int
+) -> Callable[[float], Labeller]:
+    """A `sensitivity.Labeller` for each step size: compiled for a Keras model, else with NumPy."""
     clip = Bounds(0.0, 1.0) if mutation.clip else None
     if _is_keras(predict):
-        from nmutant_cli.mutation.graph import KerasLabel
+        from nmutant_cli.mutation.graph import CompiledLabeller
         from nmutant_cli.networks.inference import logits_fn
 
         model: Any = predict
@@ -191,7 +193,7 @@ def labels_under(predict: Answer, mutation: Mutation, batch_size: int) -> Callab
                 "it must give (n, classes) with 2 classes or more"
             )
         if None not in model.input_shape[1:]:
-            compiled = KerasLabel(
+            compiled = CompiledLabeller(
                 model,
                 1.0,
                 mutation=mutation,
@@ -207,7 +209,7 @@ def labels_under(predict: Answer, mutation: Mutation, batch_size: int) -> Callab
     def labels(images: Images) -> Labels:
         return as_labels(predict(images), len(images))
 
-    return lambda step_size: reference(labels, step_size, clip, batch_size)
+    return lambda step_size: NumpyLabeller(labels, step_size, clip, batch_size)
 
 
 def _is_keras(predict: Answer) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from nmutant_cli.errors import ArtifactError
+from nmutant_cli.files import file_digest
 from nmutant_cli.paper import published
-from nmutant_cli.pipeline.run_folder import file_digest
 
 COMPARE = {"table1": published.compare_table1, "table2": published.compare_table2}
 ADDED = ("verdict", "reason")

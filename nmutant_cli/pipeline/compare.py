@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nmutant_cli.datasets import DATASET_TITLES
 from nmutant_cli.detectors import DETECTORS
+from nmutant_cli.files import file_digest, read_records
 from nmutant_cli.pipeline.experiment import Experiment
-from nmutant_cli.pipeline.kappa import read_records
-from nmutant_cli.pipeline.report import DATASET_TITLES
-from nmutant_cli.pipeline.run_folder import file_digest
 from nmutant_cli.pipeline.scores import CLEAN, file_of, in_first_half, known_to, scored
 from nmutant_cli.report.figures.comparison import comparison_figure
 from nmutant_cli.report.roc import FALSE_ALARMS, with_intervals

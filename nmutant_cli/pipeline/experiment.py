@@ -18,11 +18,12 @@ from tqdm import tqdm
 from nmutant_cli.config.attacks import TITLES
 from nmutant_cli.config.settings import Settings
 from nmutant_cli.datasets import Dataset, load_dataset
-from nmutant_cli.mutation.sensitivity import Label
+from nmutant_cli.files import digest_of, file_digest
+from nmutant_cli.mutation.sensitivity import Labeller
 from nmutant_cli.networks import backend, inference, training
 from nmutant_cli.networks.checkpoints import Checkpoint
-from nmutant_cli.pipeline.jobs import Answers, Here, Job, Network, Workers
-from nmutant_cli.pipeline.run_folder import Journal, RunFolder, digest_of, file_digest
+from nmutant_cli.pipeline.jobs import Answers, Here, Job, NetworkFile, Workers
+from nmutant_cli.pipeline.run_folder import Journal, RunFolder
 from nmutant_cli.pipeline.samples import SampleSet, adversarial, normal, wrongly_labelled
 
 if TYPE_CHECKING:
@@ -101,10 +102,10 @@ class Experiment:
             self._models[name] = inference.load(path, self.data.image_shape)
         return self._models[name]
 
-    def network(self, name: str) -> Network:
+    def network(self, name: str) -> NetworkFile:
         """How the network ``name`` labels mutated images."""
         settings = self.settings
-        return Network(
+        return NetworkFile(
             self.model_path(name).resolve(),
             mutation=settings.mutation,
             clip=self.data.bounds if settings.mutation.clip else None,
@@ -112,7 +113,7 @@ class Experiment:
             stochastic=settings.model_settings(name).stochastic_inference,
         )
 
-    def label(self, network: str, step_size: float) -> Label:
+    def label(self, network: str, step_size: float) -> Labeller:
         """The label of mutated images, by one of the networks, asked in this process."""
         return self._here.label(self.network(network), step_size)
 

@@ -5,30 +5,24 @@ Both work through each sample set in pieces that a killed run need not do again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from nmutant_cli.detection import sprt
-from nmutant_cli.errors import ConfigError
+from nmutant_cli.files import file_digest, write_csv
 from nmutant_cli.mutation.operator import MutationStream
-from nmutant_cli.mutation.sensitivity import FixedMutations, Source, half_width
+from nmutant_cli.mutation.sensitivity import FixedMutations, Source
 from nmutant_cli.pipeline.experiment import Experiment, Pieces
-from nmutant_cli.pipeline.jobs import Decisions, Job, Kappa
-from nmutant_cli.pipeline.run_folder import file_digest
+from nmutant_cli.pipeline.jobs import CountChanges, Job
 from nmutant_cli.pipeline.samples import from_8_bits
-from nmutant_cli.types import Images, Labels, Verdict
+from nmutant_cli.types import Images, Labels
 
 KAPPA_COLUMNS = [
     "samples", "index", "source_index", "true", "label",
     "step_size", "mutations", "changes", "kappa", "majority",
-]  # fmt: skip
-DETECTION_COLUMNS = [
-    "samples", "index", "source_index", "rule", "kappa1", "mu", "p0", "p1",
-    "verdict", "mutations", "label_changes",
 ]  # fmt: skip
 
 
@@ -37,36 +31,6 @@ def kappa_csv(experiment: Experiment) -> Path:
     sets = experiment.all_samples()
     parts = {slug: _kappa_of(experiment, slug) for slug in sets}
     return _joined(experiment, "kappa.csv", parts, KAPPA_COLUMNS)
-
-
-def detections_csv(experiment: Experiment) -> Path:
-    """``detections.csv``: a row per sample, rule and mu, made where needed."""
-    kappa1 = threshold(experiment)
-    sets = experiment.all_samples()
-    parts = {slug: _detections_of(experiment, slug, kappa1) for slug in sets}
-    return _joined(experiment, "detections.csv", parts, DETECTION_COLUMNS)
-
-
-def threshold(experiment: Experiment) -> float:
-    """kappa1 as set, or the upper end of the interval of the normal samples' mean kappa.
-
-    Raises ConfigError if the measured one gives no test.
-    """
-    wanted = experiment.settings.detection
-    if wanted.kappa1 != "measured":
-        return wanted.kappa1
-    kappa = read_records(_kappa_of(experiment, "normal"))
-    kappas = kappa.loc[kappa["step_size"] == wanted.step_size, "kappa"].to_numpy()
-    upper = float(kappas.mean()) + half_width(kappas, experiment.settings.sensitivity.confidence)
-    try:
-        for mu in wanted.mu:
-            wanted.hypotheses(upper, mu)
-    except ValueError as error:
-        raise ConfigError(
-            f"detection.kappa1: measured as {upper:.6g} on {len(kappas)} normal samples, which "
-            f"gives no test ({error}); set a number, or a step size at which labels change"
-        ) from error
-    return upper
 
 
 def _kappa_of(experiment: Experiment, slug: str) -> Path:
@@ -84,7 +48,7 @@ def _kappa_of(experiment: Experiment, slug: str) -> Path:
         if not wanted.shared_mutations:
             sources = _streams(experiment, "kappa", slug)
         m = wanted.mutations
-        question, size = Kappa(m), max(1, 50_000 // m)
+        question, size = CountChanges(m), max(1, 50_000 // m)
         table: list[list[Any]] = []
         with experiment.bar(len(rows) * len(wanted.step_sizes), f"kappa {slug}", "sample") as bar:
             for step in wanted.step_sizes:
@@ -94,49 +58,10 @@ def _kappa_of(experiment: Experiment, slug: str) -> Path:
                     [slug, *where, int(y), own, step, m, changes, changes / m, majority]
                     for where, y, (own, changes, majority) in zip(rows, true, counted, strict=True)
                 ]
-        _write_csv(path, table, KAPPA_COLUMNS)
+        write_csv(path, table, KAPPA_COLUMNS)
         # Drawing, compiling and the mutations that change nothing are in it.
         rate = pieces.worked * m / pieces.seconds if pieces.worked else None
         return {"mutations_per_second": round(rate)} if rate else {}
-
-    with Pieces(experiment, name, ingredients) as pieces:
-        return experiment.run.make(name, ingredients, build)
-
-
-def _detections_of(experiment: Experiment, slug: str, kappa1: float) -> Path:
-    wanted = experiment.settings.detection
-    network = wanted.model or experiment.network_of(slug)
-    section = wanted.model_dump(mode="json") | {"kappa1": kappa1}
-    ingredients = _ingredients(experiment, "detect", slug, network) | {"detection": section}
-    name = f"detections/{slug}.csv"
-    settings = [
-        (rule, mu, *wanted.hypotheses(kappa1, mu)) for rule in wanted.rules for mu in wanted.mu
-    ]
-
-    def build(path: Path) -> None:
-        images, labels, rows = measured(experiment, slug)
-        if wanted.model is not None:
-            labels = experiment.samples(slug).counted().label
-        tests = tuple(
-            sprt.Test(rule, p0, p1, wanted.alpha, wanted.beta, wanted.cap)
-            for rule, _, p0, p1 in settings
-        )
-        job = Job(
-            experiment.network(network),
-            wanted.step_size,
-            Decisions(tests),
-            images,
-            labels,
-            _streams(experiment, "detect", slug),
-        )
-        table: list[list[Any]] = []
-        with experiment.bar(len(rows), f"detect {slug}", "sample") as bar:
-            outcomes = pieces("detect", job, 250, bar)
-        for (index, source), tried in zip(rows, outcomes, strict=True):
-            for (rule, mu, p0, p1), (verdict, n, c) in zip(settings, tried, strict=True):
-                found = Verdict(verdict).name.lower()
-                table.append([slug, index, source, rule, kappa1, mu, p0, p1, found, n, c])
-        _write_csv(path, table, DETECTION_COLUMNS)
 
     with Pieces(experiment, name, ingredients) as pieces:
         return experiment.run.make(name, ingredients, build)
@@ -201,12 +126,3 @@ def _joined(
 
     digests = {slug: file_digest(part) for slug, part in parts.items()}
     return experiment.run.make(name, {"parts": digests}, build)
-
-
-def read_records(path: Path) -> pd.DataFrame:
-    """A CSV file of ours; a sample set may well be called ``nan``."""
-    return pd.read_csv(path, keep_default_na=False)
-
-
-def _write_csv(path: Path, rows: Sequence[Sequence[Any]], columns: list[str]) -> None:
-    pd.DataFrame(list(rows), columns=columns).to_csv(path, index=False, lineterminator="\n")

@@ -6,31 +6,27 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nmutant_cli.mutation.operator import MutationStream, apply
-from nmutant_cli.mutation.sensitivity import Subjects
-from nmutant_cli.networks.inference import predict_labels
+from nmutant_cli.datasets import DATASET_TITLES
+from nmutant_cli.files import file_digest, read_records
 from nmutant_cli.paper import claims, published
+from nmutant_cli.pipeline.detect import detections_csv, kappa1_of
 from nmutant_cli.pipeline.experiment import Experiment
-from nmutant_cli.pipeline.kappa import detections_csv, kappa_csv, measured, read_records, threshold
-from nmutant_cli.pipeline.run_folder import file_digest
+from nmutant_cli.pipeline.kappa import kappa_csv
+from nmutant_cli.pipeline.pictures import neighbourhoods, panel_rows
 from nmutant_cli.report import page, tables
-from nmutant_cli.report.figures import sensitivity
+from nmutant_cli.report.figures.images import image_panel
 from nmutant_cli.report.figures.neighbourhood import (
-    Neighbourhood,
-    labels_around,
     neighbourhood_figure,
 )
 from nmutant_cli.report.figures.roc import roc_figure
+from nmutant_cli.report.figures.sensitivity import kappa_histograms, ratio_figure
+from nmutant_cli.report.figures.style import to_png
 from nmutant_cli.report.relabelling import relabelling
 from nmutant_cli.report.roc import roc_table
 from nmutant_cli.seeding import stream
-from nmutant_cli.types import Images
-
-DATASET_TITLES = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR10"}
 
 
 def table1(experiment: Experiment) -> pd.DataFrame:
@@ -48,7 +44,7 @@ def table2(experiment: Experiment) -> pd.DataFrame:
         DATASET_TITLES[experiment.settings.dataset],
         sizes,
         wanted.rules,
-        threshold(experiment),
+        kappa1_of(experiment),
         wanted.mu,
     )
 
@@ -81,13 +77,13 @@ def report(experiment: Experiment) -> list[Path]:
     step = settings.detection.step_size if settings.detection.step_size in steps else min(steps)
 
     def ratio() -> Figure:
-        return sensitivity.ratio_figure(tables.means(*_table1_arguments(experiment)), dataset)
+        return ratio_figure(tables.means(*_table1_arguments(experiment)), dataset)
 
     def histograms() -> Figure:
-        return sensitivity.kappa_histograms(kappas, experiment.titles, step, dataset)
+        return kappa_histograms(kappas, experiment.titles, step, dataset)
 
     def panel() -> Figure:
-        return sensitivity.image_panel(_panel_rows(experiment), dataset)
+        return image_panel(panel_rows(experiment), dataset)
 
     def roc() -> Figure:
         return roc_figure(kappas, experiment.titles, steps, dataset)
@@ -97,7 +93,7 @@ def report(experiment: Experiment) -> list[Path]:
         "kappa": (histograms, f"How kappa(x) is distributed at step size {step:g}"),
         "roc": (roc, "What any rule that looks at label changes only can reach"),
         "neighbourhood": (
-            lambda: neighbourhood_figure(_neighbourhood(experiment), dataset),
+            lambda: neighbourhood_figure(neighbourhoods(experiment), dataset),
             "Figures 1 and 2: one mutation of a normal and of an adversarial image, and the labels "
             "around each along two random directions",
         ),
@@ -133,7 +129,7 @@ def report(experiment: Experiment) -> list[Path]:
             paths.append(make(f"compared/{name}.csv", lambda f=frame: tables.to_csv(f).encode()))  # type: ignore[misc]
     captioned = []
     for name, (draw, caption) in drawn.items():
-        path = make(f"figures/{name}.png", lambda draw=draw: sensitivity.to_png(draw()))  # type: ignore[misc]
+        path = make(f"figures/{name}.png", lambda draw=draw: to_png(draw()))  # type: ignore[misc]
         paths.append(path)
         captioned.append((caption, path.read_bytes()))
     html = page.render(dataset, shown, captioned, facts(experiment)).encode()
@@ -170,7 +166,7 @@ def facts(experiment: Experiment) -> Mapping[str, Any]:
         "test accuracy": entry["counts"]["test_accuracy"],
         "adversarial of attempts": {experiment.titles[slug]: n for slug, n in made.items()},
         "mutations for each kappa": settings.sensitivity.mutations,
-        "kappa1": threshold(experiment),
+        "kappa1": kappa1_of(experiment),
         "versions": entry["versions"],
         "sha256 of the data": experiment.data.digest,
     }
@@ -184,83 +180,3 @@ def _table1_arguments(experiment: Experiment) -> tuple[Any, ...]:
         experiment.settings.sensitivity.step_sizes,
         experiment.settings.sensitivity.confidence,
     )
-
-
-def _panel_rows(experiment: Experiment) -> list[sensitivity.PanelRow]:
-    """For each attack its first sample that is adversarial, with a mutation that gives it away."""
-    settings, data = experiment.settings, experiment.data
-    step = settings.detection.step_size
-    rows = []
-    for slug, params in settings.attack.sets.items():
-        chosen = experiment.samples(slug).counted()
-        if not len(chosen):
-            continue
-        images, labels, _ = measured(experiment, slug)
-        label = experiment.label(params.model, step)
-        subjects = Subjects(label, images[:1], None if labels is None else labels[:1])
-        stream = MutationStream(
-            data.image_shape, settings.mutation, settings.seed, settings.dataset, "panel", slug
-        )
-        drawn = stream.take(0, 1000)
-        changed = np.flatnonzero(subjects.changes(np.zeros(1000, np.int64), drawn))
-        pick = slice(changed[0], changed[0] + 1) if len(changed) else slice(0, 1)
-        mutation = drawn[pick]
-        clip = data.bounds if settings.mutation.clip else None
-        rows.append(
-            sensitivity.PanelRow(
-                title=experiment.titles[slug],
-                original=data.x_test[chosen.index[0]],
-                adversarial=images[0],
-                mutation=apply(images[:1], mutation, step, clip)[0],
-                original_label=int(chosen.true[0]),
-                adversarial_label=int(subjects.labels[0]),
-                mutation_label=int(label(images[:1], mutation)[0]),
-            )
-        )
-    return rows
-
-
-def _neighbourhood(experiment: Experiment) -> list[Neighbourhood]:
-    """An adversarial sample, its original, and a mutation of both: [] where there is none.
-
-    The sample is the first of the set that lies nearest to its originals, the mutation the first
-    that gives it away; the maps reach twice as far as the attack went.
-    """
-    settings, data = experiment.settings, experiment.data
-    found = []
-    for slug in settings.attack.sets:
-        chosen = experiment.samples(slug).counted()
-        # An image that was wrong before was not attacked; one in 8 bits may be right again.
-        rows = np.flatnonzero((chosen.l2 > 0) & (chosen.label8 != chosen.true))
-        if len(rows):
-            found.append((float(chosen.l2[rows].mean()), slug, int(rows[0])))
-    if not found:
-        return []
-    _, slug, row = min(found)
-    chosen = experiment.samples(slug).counted()
-    distance = float(chosen.l2[row])
-    network = experiment.network_of(slug)
-    model, step = experiment.model(network), settings.detection.step_size
-    images, labels, _ = measured(experiment, slug)
-    own = None if labels is None else labels[row : row + 1]
-    subjects = Subjects(experiment.label(network, step), images[row : row + 1], own)
-    names = (settings.dataset, "neighbourhood")
-    source = MutationStream(data.image_shape, settings.mutation, settings.seed, *names)
-    drawn = source.take(0, 1000)
-    changed = np.flatnonzero(subjects.changes(np.zeros(1000, np.int64), drawn))
-    mutation = drawn[np.array([changed[0] if len(changed) else 0])]
-    clip = data.bounds if settings.mutation.clip else None
-
-    def shown(title: str, image: Images) -> Neighbourhood:
-        mutated = apply(image[None], mutation, step, clip)
-        around = labels_around(
-            lambda many: predict_labels(model, many),
-            image,
-            2 * distance,
-            stream(settings.seed, *names, "directions"),
-        )
-        own, after = predict_labels(model, np.stack([image, mutated[0]])).tolist()
-        return Neighbourhood(title, image, own, mutated[0], after, around, 2 * distance)
-
-    original = data.x_test[chosen.index[row]]
-    return [shown("normal", original), shown(experiment.titles[slug], images[row])]

@@ -9,87 +9,27 @@ digest does not match or the file is not what the entry says.
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import json
-import os
 import platform
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nmutant_cli.errors import ArtifactError, NMutantError
+from nmutant_cli.errors import ArtifactError
+from nmutant_cli.files import digest_of, fault_reason, file_digest, replacing
 from nmutant_cli.networks import backend
 
-DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 ENTRY_KEYS = {"digest", "sha256", "ingredients", "counts", "seconds", "versions"}
 LIBRARIES = ("nmutant", "tensorflow", "keras", "cleverhans", "numpy", "jax", "torch")
 Build = Callable[[Path], Mapping[str, Any] | None]
 """Writes the artefact to the path it is given; returns counts for the manifest."""
-
-
-def digest_of(value: Any) -> str:
-    """sha256 of ``value`` as canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when the block ends well.
-
-    Raises ArtifactError where the folder cannot be written or the disk is full; ``path`` is then
-    as it was and the temporary file is gone.
-    """
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}.tmp{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except NMutantError:
-        raise
-    except Exception as error:
-        fault = _disk_fault(error)
-        if fault is None:
-            raise
-        raise ArtifactError(f"{path}: cannot be written ({_reason(fault)})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _disk_fault(error: BaseException) -> OSError | None:
-    """The OSError that is ``error`` or, on a disk fault, lies behind it.
-
-    A library that cannot finish its file on a full disk may fail once more, in its own way.
-    """
-    if isinstance(error, OSError):
-        return error
-    behind: BaseException | None = error
-    while behind is not None:
-        if isinstance(behind, OSError) and behind.errno in DISK_FAULTS:
-            return behind
-        behind = behind.__cause__ or behind.__context__
-    return None
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class RunFolder:
@@ -121,7 +61,7 @@ class RunFolder:
         except OSError as error:
             self._lock.release()
             raise ArtifactError(
-                f"{self.path}: the run folder cannot be written ({_reason(error)}); "
+                f"{self.path}: the run folder cannot be written ({fault_reason(error)}); "
                 "choose another with --run-dir"
             ) from error
         self._entries = self._read_manifest()
@@ -239,7 +179,7 @@ class Journal:
                 temporary.write_text(good, encoding="utf-8")
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
-            raise ArtifactError(f"{path}: cannot be written ({_reason(error)})") from error
+            raise ArtifactError(f"{path}: cannot be written ({fault_reason(error)})") from error
 
     def add(self, key: str, value: Any) -> None:
         """Keep one finished piece. Raises ArtifactError if the disk is full."""
@@ -247,7 +187,9 @@ class Journal:
             self._file.write(json.dumps([key, value, digest_of([key, value])]) + "\n")
             self._file.flush()
         except OSError as error:
-            raise ArtifactError(f"{self._path}: cannot be written ({_reason(error)})") from error
+            raise ArtifactError(
+                f"{self._path}: cannot be written ({fault_reason(error)})"
+            ) from error
         self.pieces[key] = value
 
     def close(self, done: bool) -> None:

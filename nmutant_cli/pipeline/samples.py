@@ -11,8 +11,9 @@ import numpy as np
 
 from nmutant_cli.config.attacks import AttackParams, SubstituteParams
 from nmutant_cli.config.settings import Settings
-from nmutant_cli.datasets import Dataset, read_npz
+from nmutant_cli.datasets import Dataset
 from nmutant_cli.errors import AttackError, DataError
+from nmutant_cli.files import read_npz
 from nmutant_cli.networks.inference import predict_labels
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import AnyArray, Bools, Floats, Images, Ints, Labels

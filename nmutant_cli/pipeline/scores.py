@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nmutant_cli.detectors import DETECTORS, Candidate, Guarded
+from nmutant_cli.detectors import DETECTORS, Candidate, NetworkView
 from nmutant_cli.errors import ConfigError
+from nmutant_cli.files import file_digest
 from nmutant_cli.pipeline.experiment import Experiment
 from nmutant_cli.pipeline.kappa import measured
-from nmutant_cli.pipeline.run_folder import file_digest
 from nmutant_cli.report.tables import NORMAL
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import Images
@@ -69,10 +69,10 @@ def in_first_half(source_index: Any) -> Any:
     return np.asarray(source_index, np.uint64) * 2654435761 % 2**32 < 2**31
 
 
-def guard(experiment: Experiment, network: str) -> Guarded:
+def view_of(experiment: Experiment, network: str) -> NetworkView:
     """A network of the experiment as detectors see it."""
     settings = experiment.settings
-    return Guarded(
+    return NetworkView(
         experiment.model(network),
         settings.compare,
         settings.mutation,
@@ -112,15 +112,15 @@ def _scores_of(experiment: Experiment, name: str, network: str) -> Path:
     )
 
     def build(path: Path) -> Mapping[str, Any]:
-        guarded = guard(experiment, network)
-        detector = DETECTORS[name](guarded)
+        view = view_of(experiment, network)
+        detector = DETECTORS[name](view)
         clean = clean_images(experiment)
         images, _, where = measured(experiment, known)
         detector.fit(clean[::2], images[in_first_half([source for _, source in where])])
         kept = clean[1::2]
         sets = {CLEAN: (kept, [(i, i) for i in range(len(kept))])}
         sets |= {slug: measured(experiment, slug)[::2] for slug in slugs}
-        forward = _seconds_per_forward_pass(guarded, kept)
+        forward = _seconds_per_forward_pass(view, kept)
         start = time.perf_counter()
         frame = _scores(detector, sets)
         seconds = time.perf_counter() - start
@@ -175,10 +175,10 @@ def clean_images(experiment: Experiment) -> Images:
     return data.x_test[rng.choice(free, wanted, replace=False)]
 
 
-def _seconds_per_forward_pass(guarded: Guarded, images: Images) -> float:
-    guarded.logits(images)  # compiles
+def _seconds_per_forward_pass(view: NetworkView, images: Images) -> float:
+    view.logits(images)  # compiles
     rounds = -(-4000 // len(images))
     start = time.perf_counter()
     for _ in range(rounds):
-        guarded.logits(images)
+        view.logits(images)
     return (time.perf_counter() - start) / (rounds * len(images))

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from nmutant_cli.report.figures.sensitivity import GREY, colours, styled
+from nmutant_cli.report.figures.style import GREY, colours, styled
 
 
 @styled

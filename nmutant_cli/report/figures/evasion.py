@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from nmutant_cli.report.evasion import WORST
-from nmutant_cli.report.figures.sensitivity import FURTHER, KNOWN, colours, styled
+from nmutant_cli.report.figures.style import FURTHER, KNOWN, colours, styled
 
 COLUMNS = 4
 DASHES = ("-", "--", ":", "-.")

@@ -11,7 +11,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from nmutant_cli.report.figures.sensitivity import FURTHER, KNOWN, WRONG, image_of, styled
+from nmutant_cli.report.figures.style import FURTHER, KNOWN, WRONG, image_of, styled
 from nmutant_cli.types import AnyArray, Ints, Predict
 
 POINTS = 81

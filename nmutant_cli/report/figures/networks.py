@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from nmutant_cli.paper.published import TABLE1_KEY, table1
-from nmutant_cli.report.figures.sensitivity import GREY, styled
+from nmutant_cli.report.figures.style import GREY, styled
 from nmutant_cli.report.tables import number
 
 

@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
 from nmutant_cli.detection.exact import curves
-from nmutant_cli.detection.sprt import Test
-from nmutant_cli.report.figures.sensitivity import GREY, MARKERS, log_axis, styled
+from nmutant_cli.detection.sprt import SequentialTest
+from nmutant_cli.report.figures.style import GREY, MARKERS, log_axis, styled
 from nmutant_cli.report.tables import number
 
 LOG_BELOW = 0.05
@@ -22,7 +22,7 @@ POINTS = 161
 
 
 @styled
-def plan_figure(tests: Mapping[str, Mapping[float, Test]], title: str) -> Figure:
+def plan_figure(tests: Mapping[str, Mapping[float, SequentialTest]], title: str) -> Figure:
     """P(adversarial), P(undecided) and the mean number of mutations against kappa.
 
     ``tests[rule][mu]``: a column of panels for each rule, a curve for each mu. The first row is the

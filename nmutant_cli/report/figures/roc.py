@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, PercentFormatter
 
-from nmutant_cli.report.figures.sensitivity import GREY, colours, styled
+from nmutant_cli.report.figures.style import GREY, colours, styled
 from nmutant_cli.report.roc import roc_curve
 from nmutant_cli.report.tables import NORMAL, number
 

@@ -7,89 +7,30 @@ figure (and the version of matplotlib).
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, PercentFormatter
 
 from nmutant_cli.errors import ArtifactError
+from nmutant_cli.report.figures.style import (
+    GREY,
+    MARKERS,
+    colours,
+    log_axis,
+    styled,
+)
 from nmutant_cli.report.tables import NORMAL, number
-from nmutant_cli.types import AnyArray, Floats
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-KNOWN = {"FGSM": "#0072B2", "C&W": "#D55E00", "JSMA": "#009E73", "BB": "#CC79A7", "WL": "#E69F00"}
-"""The sample sets of the paper in the colour-blind-safe palette of Okabe and Ito."""
-FURTHER = ("#56B4E9", "#882255", "#6B5B00", "#332288", "#44AA99")
-GREY = "#8A8A8A"
-"""Normal samples."""
-WRONG = "#B03A00"
-"""A label that is not the original's."""
-MARKERS = "osD^vP*Xh<>"
+from nmutant_cli.types import Floats
 
 LOG_FROM = 20
 """The spread of the ratios from which Figure 4 has a logarithmic axis."""
 BINS = 25
 NOR = r"$\kappa_\mathrm{nor}$"
 RATIO = r"$\kappa_\mathrm{adv}\,/\,\kappa_\mathrm{nor}$"
-
-STYLE: Any = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.labelsize": 10,
-    "figure.titlesize": 12,
-    "figure.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#666666",
-    "axes.axisbelow": True,
-    "grid.color": "#E2E2E2",
-    "figure.facecolor": "white",
-    "figure.constrained_layout.h_pad": 0.08,
-    "figure.constrained_layout.w_pad": 0.08,
-}
-
-
-def styled(function: Callable[P, R]) -> Callable[P, R]:
-    """Run ``function`` under our style whatever the user's matplotlibrc says."""
-
-    @wraps(function)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()  # leaves the backend alone
-            matplotlib.rcParams.update(STYLE)
-            return function(*args, **kwargs)
-
-    return inner
-
-
-@styled
-def to_png(figure: Figure, dpi: int = 144) -> bytes:
-    """``figure`` as a PNG file, without the time or program in its metadata."""
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each printed name of a sample set; the paper's sets always have theirs."""
-    names = list(dict.fromkeys(names))
-    unknown = [name for name in names if name not in KNOWN and name != NORMAL]
-    given = {name: FURTHER[i % len(FURTHER)] for i, name in enumerate(unknown)}
-    return {name: GREY if name == NORMAL else {**KNOWN, **given}[name] for name in names}
 
 
 def ratios(means: pd.DataFrame) -> pd.DataFrame:
@@ -156,16 +97,6 @@ def ratio_figure(means: pd.DataFrame, dataset: str) -> Figure:
     return figure
 
 
-def log_axis(axes: Axes, low: float, high: float) -> None:
-    """A logarithmic y axis with plain numbers at 1, 2, 5, 10, ..."""
-    axes.set_yscale("log")
-    axes.set_ylim(low / 1.15, high * 1.2)
-    ticks = [m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5)]
-    axes.yaxis.set_major_locator(FixedLocator([t for t in ticks if low / 1.15 <= t <= high * 1.2]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-
-
 @styled
 def kappa_histograms(
     kappa: pd.DataFrame, titles: Mapping[str, str], step_size: float, dataset: str
@@ -227,74 +158,3 @@ def _bars(axes: Axes, values: Floats, top: float, colour: str, outline: bool) ->
     axes.stairs(share, edges, fill=True, color=colour, alpha=alpha, linewidth=0)
     if outline:
         axes.stairs(share, edges, color=colour, linewidth=1.8)
-
-
-@dataclass(frozen=True)
-class PanelRow:
-    """One row of :func:`image_panel`: a sample of one attack set and one mutation of it.
-
-    The images have shape ``(h, w)`` or ``(h, w, channels)`` with 1 or 3 channels and values in
-    [0, 1]; a mutation may leave that range and is clipped to be shown. Labels are what the network
-    calls each image, a class number or name.
-    """
-
-    title: str
-    original: AnyArray
-    adversarial: AnyArray
-    mutation: AnyArray
-    original_label: int | str
-    adversarial_label: int | str
-    mutation_label: int | str
-
-
-@styled
-def image_panel(rows: Sequence[PanelRow], dataset: str) -> Figure:
-    """For each row: original, adversarial image, their difference, a mutation with its label.
-
-    The difference has its own scale in each row; of an RGB image it is that of the channel that
-    changed most.
-    """
-    lines = max(1, len(rows))
-    figure = Figure(figsize=(8.0, 1.95 * lines + 0.7), layout="constrained")
-    figure.suptitle(f"{dataset}: a sample of each attack and a mutation of it", x=0.02, ha="left")
-    if not rows:
-        figure.text(0.5, 0.5, "no adversarial samples", ha="center")
-        return figure
-    grid = figure.subplots(lines, 4, squeeze=False)
-    for row, axes in zip(rows, grid, strict=True):
-        original, adversarial, mutation = map(
-            image_of, (row.original, row.adversarial, row.mutation)
-        )
-        change = adversarial - original
-        if change.ndim == 3:
-            strongest = np.abs(change).argmax(axis=2, keepdims=True)
-            change = np.take_along_axis(change, strongest, axis=2)[..., 0]
-        shown = (
-            (axes[0], original, "original", row.original_label),
-            (axes[1], adversarial, "adversarial", row.adversarial_label),
-            (axes[3], mutation, "mutated", row.mutation_label),
-        )
-        for ax, image, title, label in shown:
-            ax.imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            colour = "black" if label == row.original_label else WRONG
-            ax.set_title(f"{title}: {label}", size=10, loc="center", color=colour)
-        limit = float(np.abs(change).max()) or 1.0
-        scale = {"vmin": -limit, "vmax": limit, "cmap": "RdBu_r", "interpolation": "nearest"}
-        drawn = axes[2].imshow(change, **scale)
-        axes[2].set_title("difference", size=10, loc="center")
-        bar = figure.colorbar(drawn, ax=axes[2], ticks=[-limit, 0, limit], fraction=0.05, pad=0.03)
-        bar.ax.set_yticklabels([f"−{limit:.2f}", "0", f"+{limit:.2f}"], size=8)
-        bar.outline.set_visible(False)
-        for ax in axes:
-            ax.set_xticks([])
-            ax.set_yticks([])
-            for spine in ax.spines.values():
-                spine.set_visible(True)
-        axes[0].set_ylabel(row.title, size=11, weight="bold", labelpad=8)
-    return figure
-
-
-def image_of(image: AnyArray) -> Floats:
-    """``(h, w)`` for a grey image, ``(h, w, 3)`` for RGB."""
-    values = np.asarray(image, dtype=np.float64)
-    return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
