@@ -213,6 +213,12 @@ def test_the_wheel_carries_everything(tmp_path):
         assert "nmutant = nmutant_cli.cli:main" in file.read(scripts).decode()
         for path in (ROOT / "configs").glob("*.yaml"):
             assert file.read(f"nmutant_cli/configs/{path.name}") == path.read_bytes()
-    for name in ("py.typed", "templates/report.html.j2", "cli/__init__.py", "attacks/__init__.py"):
+    for name in (
+        "py.typed",
+        "report/templates/report.html.j2",
+        "paper/published_table1.csv",
+        "cli/__init__.py",
+        "attacks/__init__.py",
+    ):
         assert f"nmutant_cli/{name}" in names
     assert not any(name.startswith(("tests/", "results/")) for name in names)
