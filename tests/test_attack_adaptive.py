@@ -91,10 +91,8 @@ def test_the_mutations_are_those_of_each_images_generator():
 def test_mutants_are_those_of_the_operator_and_the_first_is_the_image_itself():
     x, draws = tools.images(2), 4
     params = AdaptiveParams(**(SETTINGS | {"draws": draws, "step_size": 3, "amplitude": 2}))
-    slots = adaptive._Slots(x, np.zeros(2, int), params, tools.BOUNDS, tools.generators(2), 3)
-    slots.fill()
-    assert slots.image.tolist() == [0, 1, -1]
-    corners, level, patch = slots._draw(slots.image, np.array([6, 2, 0]))
+    draw_block = adaptive._Draws(params, x.shape[1:], tools.generators(2))
+    corners, level, patch = draw_block(np.array([0, 1, -1]), np.array([6, 2, 0]))
     mutations = draw(tools.generators(1)[0], 6 * draws, x.shape[1:], Mutation(amplitude=2))
     expected = apply(np.repeat(x[:1], 6 * draws, axis=0), mutations, 3)
     expected = expected.reshape(6, draws, *x.shape[1:])

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmutant_cli.attacks import ATTACKS, attack, craft
+from nmutant_cli.attacks import attack, craft
 from nmutant_cli.config.attacks import (
+    METHODS,
     AdaptiveParams,
     BIMParams,
     BlackBoxParams,
@@ -57,8 +58,8 @@ def name(params):
 
 
 def test_every_attack_has_a_function_and_a_test_here():
-    assert {params.method for params in EVERY} == set(ATTACKS)
-    for method in ATTACKS:
+    assert {params.method for params in EVERY} == set(METHODS)
+    for method in METHODS:
         assert callable(attack(method))
 
 

@@ -6,7 +6,7 @@ import attack_tools as tools
 import numpy as np
 import pytest
 
-from nmutant_cli.attacks import craft, cw
+from nmutant_cli.attacks import craft, cw, search
 from nmutant_cli.config.attacks import CWParams
 from nmutant_cli.errors import AttackError
 from nmutant_cli.types import Bounds
@@ -91,11 +91,11 @@ def test_the_binary_search_raises_a_const_that_is_too_small():
     assert made(x, binary_search_steps=6, initial_const=1e-4).success.all()
 
 
-def search(founds, steps, initial=1.0):
+def schedule(founds, steps, initial=1.0):
     """The values of const in turn, given whether the attack succeeds with each."""
     x = tools.images(1)
     params = CWParams(method="cw", binary_search_steps=steps, initial_const=initial)
-    slots = cw._Slots(x, np.array([0]), params, tools.BOUNDS, 1)
+    slots = search.Slots(x, np.array([0]), params, tools.BOUNDS, 1, at_once=1)
     slots.fill()
     consts = []
     for found in founds:
@@ -106,13 +106,13 @@ def search(founds, steps, initial=1.0):
 
 
 def test_the_schedule_of_const():
-    consts, slots = search([False, False, True, False, True], 5)
+    consts, slots = schedule([False, False, True, False, True], 5)
     assert consts == [1, 10, 100, 55, 77.5]
     assert slots.image[0] == -1
-    consts, _ = search([True, True, False], 4)
+    consts, _ = schedule([True, True, False], 4)
     # A failure counts although earlier steps succeeded, unlike CleverHans 4.
     assert consts == [1, 0.5, 0.25]
-    consts, _ = search([True] * 5 + [False] * 5, 10)
+    consts, _ = schedule([True] * 5 + [False] * 5, 10)
     assert consts[-1] == consts[4]  # the last of ten or more takes the smallest that worked
 
 
@@ -122,14 +122,14 @@ def test_early_abort_stops_an_image_by_its_own_loss(monkeypatch):
     iterate = cw._iterate
 
     def spy(*args):
-        calls.append(np.array(args[10]))
+        calls.append(np.array(args[2].iterations))
         return iterate(*args)
 
     monkeypatch.setattr(cw, "_iterate", spy)
     # With this const the loss is smallest at the start and never falls.
     stuck = {"initial_const": 1e-6, "binary_search_steps": 1, "max_iterations": 100}
     made(x, batch_size=3, **stuck)
-    assert len(calls) <= cw.PATIENCE + 2
+    assert len(calls) <= search.PATIENCE + 2
     calls.clear()
     made(x, batch_size=3, abort_early=False, **stuck)
     assert len(calls) == 10
@@ -148,7 +148,7 @@ def test_the_number_of_iterations_is_kept(monkeypatch, iterations):
     iterate = cw._iterate
 
     def spy(*args):
-        done.append(np.array(args[10]))
+        done.append(np.array(args[2].iterations))
         return iterate(*args)
 
     monkeypatch.setattr(cw, "_iterate", spy)

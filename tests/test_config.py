@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from nmutant_cli.config import attacks, loading
 from nmutant_cli.config import settings as fields
+from nmutant_cli.config.fields import DatasetName
 from nmutant_cli.config.settings import Settings
 from nmutant_cli.errors import ConfigError
 
@@ -255,11 +256,11 @@ def test_settings_survive_being_written_and_read(name, tmp_path):
 def test_the_names_are_those_of_the_code():
     from nmutant_cli.datasets import DATASETS
 
-    assert set(DATASETS) == set(typing.get_args(attacks.DatasetName))
+    assert set(DATASETS) == set(typing.get_args(DatasetName))
     assert {m: typing.get_args(p.model_fields["method"].annotation) for m, p in METHODS} == {
         m: (m,) for m, _ in METHODS
     }
-    assert set(attacks.TITLES) == set(attacks.METHODS)
+    assert len({params.printed for params in attacks.METHODS.values()}) == len(METHODS)
 
 
 METHODS = list(attacks.METHODS.items())

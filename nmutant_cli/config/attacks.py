@@ -1,22 +1,22 @@
-"""The parameters of each attack, under CleverHans's names, and the kinds of number in settings."""
+"""The parameters of each attack, under CleverHans's names."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import ConfigDict, Field, field_validator
 
 from nmutant_cli.config.fields import NUMBER, Name, NetworkName, Positive, PositiveInt, Section
 
-TITLES = {
-    "fgsm": "FGSM", "cw": "C&W", "jsma": "JSMA", "blackbox": "BB", "bim": "BIM", "pgd": "PGD",
-    "adaptive": "Adaptive", "noise": "Noise",
-}  # fmt: skip
-
 
 class AttackParams(Section):
-    """What every attack set has besides the parameters of its method."""
+    """What every attack set has besides the parameters of its method.
 
+    A class below is the one entry of an attack; its method is the name of its file in ``attacks/``.
+    """
+
+    printed: ClassVar[str]
+    """How tables and figures call the method."""
     title: str | None = None
     model: Name = "base"
     """The network that is attacked and measured: ``base`` or one of ``variants``."""
@@ -25,28 +25,41 @@ class AttackParams(Section):
     ``all``: to its own class too, which counts as an attempt and is left as it is (section 2 of
     the published protocol)."""
 
+    def gradients(self, values: int) -> int:
+        """Gradients that an image of so many values takes at most."""
+        return 1
+
 
 class FGSMParams(AttackParams):
+    printed: ClassVar[str] = "FGSM"
     method: Literal["fgsm"]
     eps: Positive = 0.3
     norm: Literal["inf", "1", "2"] = "inf"
 
 
 class BIMParams(AttackParams):
+    printed: ClassVar[str] = "BIM"
     method: Literal["bim"]
     eps: Positive = 0.3
     eps_iter: Positive = 0.05
     nb_iter: PositiveInt = 10
     norm: Literal["inf", "2"] = "inf"
 
+    def gradients(self, values: int) -> int:
+        return self.nb_iter
+
 
 class PGDParams(AttackParams):
+    printed: ClassVar[str] = "PGD"
     method: Literal["pgd"]
     eps: Positive = 0.3
     eps_iter: Positive = 0.05
     nb_iter: PositiveInt = 40
     norm: Literal["inf", "2"] = "inf"
     rand_init: bool = True
+
+    def gradients(self, values: int) -> int:
+        return self.nb_iter
 
 
 class NearestParams(AttackParams):
@@ -60,13 +73,18 @@ class NearestParams(AttackParams):
     abort_early: bool = True
     initial_const: Positive = 1e-2
 
+    def gradients(self, values: int) -> int:
+        return self.binary_search_steps * self.max_iterations
+
 
 class CWParams(NearestParams):
+    printed: ClassVar[str] = "C&W"
     method: Literal["cw"]
     targets: Literal["untargeted", "one", "others", "all"] = "all"
 
 
 class JSMAParams(AttackParams):
+    printed: ClassVar[str] = "JSMA"
     method: Literal["jsma"]
     theta: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False), NUMBER] = 1.0
     gamma: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), NUMBER] = 0.1
@@ -78,6 +96,9 @@ class JSMAParams(AttackParams):
         if value == 0:
             raise ValueError("must not be 0")
         return value
+
+    def gradients(self, values: int) -> int:
+        return 2 * int(values * self.gamma / 2)
 
 
 class SubstituteParams(Section):
@@ -96,12 +117,14 @@ class SubstituteParams(Section):
 
 
 class BlackBoxParams(SubstituteParams, AttackParams):
+    printed: ClassVar[str] = "BB"
     method: Literal["blackbox"]
     eps: Positive = 0.3
     targets: Literal["untargeted"] = "untargeted"
 
 
 class AdaptiveParams(NearestParams):
+    printed: ClassVar[str] = "Adaptive"
     method: Literal["adaptive"]
     learning_rate: Positive = 0.1
     binary_search_steps: PositiveInt = 1
@@ -121,8 +144,12 @@ class AdaptiveParams(NearestParams):
     """Attack a substitute of the network, trained so, instead of the network itself."""
     targets: Literal["one", "others", "all"] = "others"
 
+    def gradients(self, values: int) -> int:
+        return super().gradients(values) * (1 + self.draws)
+
 
 class NoiseParams(AttackParams):
+    printed: ClassVar[str] = "Noise"
     method: Literal["noise"]
     eps: Positive = 3.0
 
@@ -141,12 +168,7 @@ AnyAttack = Annotated[
 
 
 METHODS: dict[str, type[AttackParams]] = {
-    "fgsm": FGSMParams,
-    "bim": BIMParams,
-    "pgd": PGDParams,
-    "cw": CWParams,
-    "jsma": JSMAParams,
-    "blackbox": BlackBoxParams,
-    "adaptive": AdaptiveParams,
-    "noise": NoiseParams,
+    get_args(params.model_fields["method"].annotation)[0]: params
+    for params in get_args(get_args(AnyAttack)[0])
 }
+"""The attacks by name."""

@@ -8,14 +8,6 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from nmutant_cli.config.attacks import (
-    AdaptiveParams,
-    AttackParams,
-    BIMParams,
-    CWParams,
-    JSMAParams,
-    PGDParams,
-)
 from nmutant_cli.config.settings import Settings
 from nmutant_cli.datasets import Dataset
 from nmutant_cli.networks import inference, training
@@ -35,7 +27,7 @@ def estimate(settings: Settings, data: Dataset) -> pd.DataFrame:
     names = ["base", *settings.variants]
     trained = sum(settings.model_settings(name).epochs for name in names) * len(data.x_train)
     attempts, sets = settings.attack.attempts, settings.attack.sets.values()
-    gradients = attempts * sum(_gradients(params, data) for params in sets)
+    gradients = attempts * sum(params.gradients(data.x_train[0].size) for params in sets)
     samples = settings.samples.normal + settings.samples.wl + attempts * len(sets)
     wanted = settings.sensitivity
     train, label = _rates(settings, data)
@@ -49,20 +41,6 @@ def estimate(settings: Settings, data: Dataset) -> pd.DataFrame:
     table["minutes"] = table["amount"] / table["per_second"] / 60
     total = pd.DataFrame({"stage": ["at most"], "unit": "", "minutes": table["minutes"].sum()})
     return pd.concat([table, total], ignore_index=True)
-
-
-def _gradients(params: AttackParams, data: Dataset) -> int:
-    """Gradients that one image takes at most."""
-    match params:
-        case CWParams():
-            return params.binary_search_steps * params.max_iterations
-        case AdaptiveParams():
-            return params.binary_search_steps * params.max_iterations * (1 + params.draws)
-        case JSMAParams():
-            return 2 * int(np.prod(data.image_shape) * params.gamma / 2)
-        case BIMParams() | PGDParams():
-            return params.nb_iter
-    return 1
 
 
 def _rates(settings: Settings, data: Dataset) -> tuple[float, float]:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from nmutant_cli.config.attacks import TITLES
 from nmutant_cli.config.settings import Settings
 from nmutant_cli.datasets import Dataset, load_dataset
 from nmutant_cli.files import digest_of, file_digest
@@ -60,7 +59,7 @@ class Experiment:
     def titles(self) -> dict[str, str]:
         """Slug and printed name of every sample set, in the order of the paper's columns."""
         sets = self.settings.attack.sets
-        named = {slug: params.title or TITLES[params.method] for slug, params in sets.items()}
+        named = {slug: params.title or params.printed for slug, params in sets.items()}
         if len(set(named.values())) < len(named):
             named = {slug: sets[slug].title or slug for slug in sets}
         return {"normal": "normal", **named, "wl": "WL"}
