@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmutant_cli.config.attacks import AttackParams
-from nmutant_cli.errors import AttackError
+from nmutant_cli.errors import AttackError, first_line
 from nmutant_cli.types import AnyArray, Bools, Bounds, Floats, Images, Ints, Labels, Predict
 
 if TYPE_CHECKING:
@@ -62,9 +62,7 @@ def craft(
     run = attack(getattr(params, "method", type(params).__name__))
     targeted = params.targets != "untargeted"
     _check_images(x, bounds)
-    _check_labels(y, len(x))
-    if len(rng) != len(x):
-        raise AttackError(f"rng: {len(rng)} generators for {len(x)} images")
+    _check_labels(y, len(x), len(rng))
     if batch_size is not None and batch_size < 1:
         raise AttackError(f"batch_size: {batch_size}, expected 1 or more")
     judge_batch = batch_size or batches.BATCH_SIZE
@@ -79,31 +77,26 @@ def craft(
     try:
         before = logits(x)
     except batches.REFUSALS as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise AttackError(
-            f"the network does not take images of shape {x.shape[1:]}: {first[:200]}"
+            f"the network does not take images of shape {x.shape[1:]}: {first_line(error)}"
         ) from error
     _check_logits(before, y)
     if targeted:
-        current = label_of(x) if judge else before.argmax(axis=1)
-        (same,) = np.nonzero(current == y)
-        if len(same):
-            raise AttackError(
-                f"y: the target of image {same[0]} is class {y[same[0]]}, which the network gives "
-                f"it already ({len(same)} of {len(y)} images); leave such images out"
-            )
+        _check_targets(label_of(x) if judge else before.argmax(axis=1), y)
     options = {} if batch_size is None else {"batch_size": batch_size}
     x_adv = run(predict_logits, x, y, params, bounds, rng, **options)
     x_adv = np.clip(x_adv, np.float32(bounds.lower), np.float32(bounds.upper))
     label = label_of(x_adv)
+    return Crafted(x_adv, label, label == y if targeted else label != y, *distances(x_adv, x))
+
+
+def distances(x_adv: Images, x: Images) -> tuple[Ints, Floats, Floats]:
+    """L0, L2 and L-infinity of each image's change, arrays of shape ``(n,)``."""
     change = (x_adv.astype(np.float64) - x).reshape(len(x), -1)
-    return Crafted(
-        x_adv=x_adv,
-        label=label,
-        success=label == y if targeted else label != y,
-        l0=np.count_nonzero(change, axis=1),
-        l2=np.linalg.norm(change, axis=1),
-        linf=np.abs(change).max(axis=1),
+    return (
+        np.count_nonzero(change, axis=1),
+        np.linalg.norm(change, axis=1),
+        np.abs(change).max(axis=1),
     )
 
 
@@ -126,12 +119,23 @@ def _check_images(x: Images, bounds: Bounds) -> None:
         )
 
 
-def _check_labels(y: Labels, n: int) -> None:
+def _check_labels(y: Labels, n: int, generators: int) -> None:
     if not isinstance(y, np.ndarray) or y.dtype != np.int64:
         kind = getattr(y, "dtype", type(y).__name__)
         raise AttackError(f"y: {kind}, expected class indices as int64")
     if y.shape != (n,):
         raise AttackError(f"y: shape {y.shape}, expected ({n},): one class index per image")
+    if generators != n:
+        raise AttackError(f"rng: {generators} generators for {n} images")
+
+
+def _check_targets(current: Labels, y: Labels) -> None:
+    (same,) = np.nonzero(current == y)
+    if len(same):
+        raise AttackError(
+            f"y: the target of image {same[0]} is class {y[same[0]]}, which the network gives "
+            f"it already ({len(same)} of {len(y)} images); leave such images out"
+        )
 
 
 def _check_logits(logits: AnyArray, y: Labels) -> None:
