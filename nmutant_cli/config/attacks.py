@@ -22,8 +22,8 @@ class AttackParams(Section):
     """The network that is attacked and measured: ``base`` or one of ``variants``."""
     targets: Literal["untargeted", "one", "others", "all"] = "untargeted"
     """``one``: each image goes to one class that is not its own; ``others``: to every such class;
-    ``all``: to its own class too, which counts as an attempt and is left as it is (section 2 of
-    the published protocol)."""
+    ``all``: to its own class too, which counts as an attempt and is left as it is
+    (docs/protocol.md, MNIST: attacks)."""
 
     def gradients(self, values: int) -> int:
         """Gradients that an image of so many values takes at most."""

@@ -114,7 +114,7 @@ class Samples(Section):
 
 
 class Mutation(Section):
-    """The random mutation operator (protocol, section 2)."""
+    """The random mutation operator (docs/protocol.md)."""
 
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("light", "occlusion", "blackout")
     max_rectangle: PositiveInt = 3

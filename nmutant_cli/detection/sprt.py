@@ -1,6 +1,6 @@
 """The sequential probability ratio test (Wald 1945) and the two rules the paper stands on.
 
-``c`` label changes in ``n`` mutations have the log likelihood ratio (section 5, ``pr``)
+``c`` label changes in ``n`` mutations have the log likelihood ratio (section 5 of the paper)
 
     l(c, n) = c * ln(p1 / p0) + (n - c) * ln((1 - p1) / (1 - p0)).
 
@@ -11,7 +11,7 @@ compared, and when:
 - ``wald``: l(c, n), after every mutation. The correct test.
 - ``algorithm1``: l(c, n), but only after a mutation that changed the label, as Algorithm 1 is
   printed. Without a label change it never ends before the cap.
-- ``published``: what gave Table 2 (protocol, section 1). ``n`` grows by 2 for each mutation, and
+- ``published``: what gave Table 2 (docs/protocol.md, The three rules). ``n`` grows by 2 for each mutation, and
   what is compared is the running sum of l(c, n), although l is a sum already. Checked after every
   mutation; the cap counts ``n``.
 """

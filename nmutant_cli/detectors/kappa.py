@@ -22,7 +22,7 @@ ENOUGH = 100
 
 
 class Kappa(Candidate):
-    """kappa under the config's mutations at its step size (section 4)."""
+    """kappa under the config's mutations at its step size (section 4 of the paper)."""
 
     title: ClassVar[str] = "kappa, as configured"
     needs: ClassVar[Literal["labels"]] = "labels"

@@ -5,7 +5,7 @@ separate from applying, so every backend, batch size and worker sees the same mu
 
 For each pixel and channel the operator has a noise ``r = amplitude * (U - 0.5) / d`` with U
 uniform on [0, 1) and d a uniform integer in 1..max_divisor (arXiv 1805.05010 section 4, after
-Pei et al. 2017; the details are in the protocol, section 2). A kind is chosen with equal chance:
+Pei et al. 2017; the details are in docs/protocol.md). A kind is chosen with equal chance:
 
 - light: the mean of r over the whole image is added everywhere;
 - occlusion: r is added inside a rectangle;

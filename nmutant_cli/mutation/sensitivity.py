@@ -1,4 +1,4 @@
-"""The sensitivity kappa(x): the share of mutations of x that change its label (section 4).
+"""The sensitivity kappa(x): the share of mutations of x that change its label (section 4 of the paper).
 
 Needs nothing of a model but labels. A `Labeller` says which label each mutated image gets:
 `NumpyLabeller` makes one from any ``predict`` with NumPy, `mutation.graph` has the compiled one.
@@ -146,7 +146,7 @@ def majority_of(labels: Labels, own: int) -> int:
 def half_width(kappas: Floats | Sequence[float], confidence: float) -> float:
     """Half the interval of the mean of ``kappas``: z * population std / sqrt(n).
 
-    Table 1's interval (protocol, section 2); z is 2.576 at 99%. NaN for no samples.
+    Table 1's interval (docs/protocol.md, Intervals); z is 2.576 at 99%. NaN for no samples.
     """
     if len(kappas) == 0:
         return float("nan")

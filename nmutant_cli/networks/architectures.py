@@ -15,7 +15,8 @@ Architecture = Callable[[tuple[int, ...], int, Sequence[float] | None], keras.Mo
 
 
 def mnist(shape: tuple[int, ...], n_classes: int, dropout: Sequence[float] | None) -> keras.Model:
-    """CleverHans 2's tutorial network, the paper's for MNIST (protocol, section 2)."""
+    """CleverHans 2's tutorial network, the paper's for MNIST
+    (docs/protocol.md, MNIST: network)."""
     return keras.Sequential(
         [
             keras.Input(shape),
@@ -32,7 +33,10 @@ def mnist(shape: tuple[int, ...], n_classes: int, dropout: Sequence[float] | Non
 def cifar10_basic(
     shape: tuple[int, ...], n_classes: int, dropout: Sequence[float] | None
 ) -> keras.Model:
-    """The earlier public CIFAR10 network: two convolutions and a dense layer (section 3)."""
+    """The earlier public CIFAR10 network: two convolutions and a dense layer.
+
+    docs/protocol.md, CIFAR10: network; the default drop rate of 0.4 is ours.
+    """
     (rate,) = dropout if dropout is not None else (0.4,)
     return keras.Sequential(
         [
@@ -55,7 +59,8 @@ def cifar10_allconv(
 ) -> keras.Model:
     """The all-convolutional CIFAR10 network (Springenberg et al. 2015), the last public one.
 
-    ``dropout`` are the three drop rates; the public version KEEPS 0.2, 0.5 and 0.5 (section 3).
+    ``dropout`` are the three drop rates; the public version KEEPS 0.2, 0.5 and 0.5
+    (docs/protocol.md, CIFAR10: dropout).
     """
     first, second, third = dropout if dropout is not None else (0.8, 0.5, 0.5)
 
@@ -86,7 +91,8 @@ def cifar10_allconv(
 def substitute(
     shape: tuple[int, ...], n_classes: int, dropout: Sequence[float] | None
 ) -> keras.Model:
-    """CleverHans's black-box substitute: two dense layers of 200 (section 2)."""
+    """CleverHans's black-box substitute: two dense layers of 200
+    (docs/protocol.md, MNIST: black box)."""
     return keras.Sequential(
         [
             keras.Input(shape),

@@ -1,4 +1,4 @@
-"""The claims of the paper's text as numbers, each with ours and a verdict (protocol, section 4)."""
+"""The claims of the paper's text as numbers, each with ours and a verdict (docs/protocol.md)."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def table2(
     ``detections`` has a row per sample, rule and mu with ``samples`` (the set), ``rule``, ``mu``,
     ``verdict`` ("adversarial", "normal" or "undecided"), ``mutations`` and ``label_changes``.
     ``sizes`` is the number of samples of each set. The columns of the result are counts of
-    samples, but for these (protocol, section 1):
+    samples, but for these (docs/protocol.md, The columns of Table 2):
 
     - ``n``: the size of the set;
     - ``adversary``: the number of adversarial samples, hence 0 in the normal rows;
