@@ -1,1 +1,1 @@
-"""The sequential test and its exact properties; verdicts on many samples (section 5 of the paper)."""
+"""The sequential test, its exact properties, verdicts on many samples (the paper's section 5)."""

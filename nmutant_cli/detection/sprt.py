@@ -11,7 +11,8 @@ compared, and when:
 - ``wald``: l(c, n), after every mutation. The correct test.
 - ``algorithm1``: l(c, n), but only after a mutation that changed the label, as Algorithm 1 is
   printed. Without a label change it never ends before the cap.
-- ``published``: what gave Table 2 (docs/protocol.md, The three rules). ``n`` grows by 2 for each mutation, and
+- ``published``: what gave Table 2 (docs/protocol.md, The three rules).
+  ``n`` grows by 2 for each mutation, and
   what is compared is the running sum of l(c, n), although l is a sum already. Checked after every
   mutation; the cap counts ``n``.
 """

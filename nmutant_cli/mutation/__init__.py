@@ -1,1 +1,1 @@
-"""Mutations, the compiled graph that labels them, and the sensitivity kappa(x) (section 4 of the paper)."""
+"""Mutations, the compiled graph that labels them, and kappa(x) (the paper's section 4)."""

@@ -1,4 +1,5 @@
-"""The sensitivity kappa(x): the share of mutations of x that change its label (section 4 of the paper).
+"""The sensitivity kappa(x): the share of mutations of x that change its label (the paper's
+section 4).
 
 Needs nothing of a model but labels. A `Labeller` says which label each mutated image gets:
 `NumpyLabeller` makes one from any ``predict`` with NumPy, `mutation.graph` has the compiled one.
