@@ -171,7 +171,9 @@ def opened(
             backend.require()
             from nmutant_cli.pipeline.experiment import Experiment
             from nmutant_cli.pipeline.jobs import Here
-            from nmutant_cli.pipeline.ray import OnRay
+
+            if spread:  # Ray is an extra
+                from nmutant_cli.pipeline.ray import OnRay
 
         with contextlib.closing(OnRay(workers, ray) if spread else Here()) as who:
             yield Experiment(settings, run, quiet=quiet, workers=who)
