@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -150,6 +152,18 @@ def test_all_rows_and_all_rules_against_the_literal_loop():
             got = (one.verdict[row], one.n[row], one.c[row], one.mutations[row])
             assert got == (outcome.verdict, outcome.n, outcome.c, outcome.mutations), test
     assert {v for one in found for v in one.verdict} == {0, 1, 2}, "every verdict is met"
+
+
+@pytest.mark.parametrize("block", [None, 7])
+def test_the_votes_are_the_labels_of_the_mutations_that_each_test_read(block):
+    subjects = Subjects(NumpyLabeller(predict, 4 * STEP), IMAGES)
+    for detected in detect(subjects, streams(range(24)), TESTS, block, votes=True):
+        for row, votes in enumerate(detected.votes):
+            read = detected.mutations[row]
+            mutated = apply(IMAGES[[row] * read], streams([row])[0].take(0, read), 4 * STEP)
+            assert votes == Counter(predict(mutated).tolist())
+    assert max(len(votes) for votes in detected.votes) > 2
+    assert not any(detect(subjects, streams(range(24)), TESTS[:1])[0].votes)
 
 
 def test_no_samples_no_decisions():

@@ -7,6 +7,7 @@ in blocks; the decision for each is the one the literal loop `sprt.run` takes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,8 @@ class Detections:
     """The outcome of one test on ``n`` samples, arrays of shape ``(n,)``.
 
     ``verdict``: `Verdict`. ``n``: mutations as the rule counts them. ``c``: label changes among
-    them. ``mutations``: real mutations read.
+    them. ``mutations``: real mutations read. ``votes``: how often each label was given to those,
+    for each sample, where it was asked for.
     """
 
     test: SequentialTest
@@ -34,6 +36,7 @@ class Detections:
     n: Ints
     c: Ints
     mutations: Ints
+    votes: Sequence[Counter[int]] = ()
 
 
 def detect(
@@ -42,14 +45,18 @@ def detect(
     tests: Sequence[SequentialTest],
     block: int | None = None,
     progress: Callable[[int], None] = lambda decided: None,
+    votes: bool = False,
 ) -> list[Detections]:
     """Run every test on every sample; ``sources[i]`` gives the mutations of sample ``i``.
 
     ``block`` mutations are labelled at a time for each open sample; where it is not given, as many
     as fill whole batches, between 16 and 256. It changes no result.
-    ``progress`` is told how many samples each round finished.
+    ``progress`` is told how many samples each round finished. ``votes``: count labels, too.
     """
     running = [TestBatch(test, len(sources)) for test in tests]
+    counts: list[list[Counter[int]]] = [
+        [Counter() for _ in sources] if votes else [] for _ in tests
+    ]
     rows = np.arange(len(sources))
     read, asked = 0, 1.0
     while len(rows):
@@ -57,14 +64,22 @@ def detect(
         drawn = Mutations.concatenate(sources[i].take(read, size) for i in rows.tolist())
         # Of what changes nothing a deterministic network is not asked.
         asked = max(1 - float(drawn.is_identity.mean()), 0.5) if subjects.deterministic else 1.0
-        changes = subjects.changes(rows.repeat(size), drawn).reshape(len(rows), size) > 0
-        for one in running:
-            one.advance(rows, changes)
+        labels = subjects.mutated(rows.repeat(size), drawn).reshape(len(rows), size)
+        changes = labels != subjects.labels[rows, None]
+        for batch, counted in zip(running, counts, strict=True):
+            before = batch.mutations[rows]
+            batch.advance(rows, changes)
+            if votes:
+                for row, given, n in zip(rows, labels, batch.mutations[rows] - before, strict=True):
+                    counted[row].update(given[:n].tolist())
         read += size
-        still_open = np.any([one.open[rows] for one in running], axis=0)
+        still_open = np.any([batch.open[rows] for batch in running], axis=0)
         progress(int((~still_open).sum()))
         rows = rows[still_open]
-    return [Detections(one.test, one.verdict, one.n, one.c, one.mutations) for one in running]
+    return [
+        Detections(batch.test, batch.verdict, batch.n, batch.c, batch.mutations, counted)
+        for batch, counted in zip(running, counts, strict=True)
+    ]
 
 
 def _block(rows: int, batch: float) -> int:

@@ -17,8 +17,7 @@ import numpy as np
 
 from nmutant_cli.detection.detect import detect
 from nmutant_cli.detection.intervals import anytime
-from nmutant_cli.mutation.operator import Mutations
-from nmutant_cli.mutation.sensitivity import Labeller, Subjects, checked, majority_of, streams
+from nmutant_cli.mutation.sensitivity import Subjects, checked, majority_of, streams
 from nmutant_cli.own_model.calibration import Calibration
 from nmutant_cli.own_model.model import Answer, labels_under
 from nmutant_cli.types import AnyArray, Bools, Floats, Images, Ints, Labels, Verdict
@@ -96,48 +95,27 @@ class Detector:
         ModelError if the model gives something else than labels or scores.
         """
         images = checked(images, self.calibration.image_shape)
-        found = [
+        parts = [
             self._detect(images[first : first + TOGETHER])
             for first in range(0, max(1, len(images)), TOGETHER)
         ]
         return Verdicts(
-            *(np.concatenate([getattr(part, f.name) for part in found]) for f in fields(Verdicts))
+            *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Verdicts))
         )
 
     def _detect(self, images: Images) -> Verdicts:
-        subjects = _Remembering(self._label, images)
+        subjects = Subjects(self._label, images)
         sources = streams(images, self.calibration.mutation, self._seed, "detector")
-        (found,) = detect(subjects, sources, [self._test])
-        lower, upper = anytime(found.c, found.mutations, self.confidence)
+        (detected,) = detect(subjects, sources, [self._test], votes=True)
+        lower, upper = anytime(detected.c, detected.mutations, self.confidence)
+        labels = [np.array([*votes.elements()], np.int64) for votes in detected.votes]
         return Verdicts(
-            verdict=found.verdict,
-            kappa=found.c / np.maximum(found.mutations, 1),
+            verdict=detected.verdict,
+            kappa=detected.c / np.maximum(detected.mutations, 1),
             lower=lower,
             upper=upper,
-            mutations=found.mutations,
-            changes=found.c,
+            mutations=detected.mutations,
+            changes=detected.c,
             label=subjects.own,
-            majority=subjects.majority(found.mutations),
+            majority=np.array([*map(majority_of, labels, subjects.own)], np.int64),
         )
-
-
-class _Remembering(Subjects):
-    """Subjects that keep every label they got, in the order of the mutations."""
-
-    def __init__(self, label: Labeller, images: Images) -> None:
-        super().__init__(label, images)
-        self._seen: list[list[Labels]] = [[] for _ in images]
-
-    def mutated(self, owner: Ints, mutations: Mutations) -> Labels:
-        found = super().mutated(owner, mutations)
-        # A block of mutations comes one image after the other.
-        starts = np.flatnonzero(np.diff(owner, prepend=-1))
-        for part, row in zip(np.split(found, starts[1:]), owner[starts].tolist(), strict=True):
-            self._seen[row].append(part)
-        return found
-
-    def majority(self, read: Ints) -> Labels:
-        """The label that most of the first ``read[i]`` mutations of image i got: ``(n,)``."""
-        pairs = zip(self._seen, read, self.own, strict=True)
-        found = [majority_of(np.concatenate(seen)[:n], own) for seen, n, own in pairs]
-        return np.array(found, np.int64)
