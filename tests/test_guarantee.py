@@ -138,13 +138,13 @@ def test_the_promise_holds(target, monkeypatch):
     monkeypatch.setattr("nmutant_cli.own_model.guarantee.ODDS", (8.0,))
     monkeypatch.setattr("nmutant_cli.own_model.guarantee.CAPS", (1.0,))
     rng = np.random.default_rng(5)
-    wanted = Requirement(target=target, probability=0.9)
+    requirement = Requirement(target=target, probability=0.9)
     adversarial = {"attack": {1.0: sequences(rng, rng.beta(2, 4, 40))}}
     n = images_needed(target, 0.9) + 2 * LEAST
     rates = []
     for _ in range(200):
         clean = {1.0: sequences(rng, rng.choice(POPULATION, n))}
-        chosen = choose(clean, adversarial, wanted, rng)
+        chosen = choose(clean, adversarial, requirement, rng)
         rates.append(false_alarm_rate(chosen.test))
     broken = int((np.array(rates) > target).sum())
     assert broken <= binom.isf(0.001, 200, 0.1)

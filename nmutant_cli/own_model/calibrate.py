@@ -59,7 +59,7 @@ def calibrate(
     ModelError for a model of no use.
     """
     mutation = mutation or Mutation()
-    wanted = Requirement(target, probability, power, alpha, beta)
+    requirement = Requirement(target, probability, power, alpha, beta)
     if kappa is not None and not 0 < kappa < 1:
         raise ConfigError(f"kappa: {kappa} is not allowed; it must be in (0, 1)")
     if not step_sizes or not all(0 < step < np.inf for step in step_sizes):
@@ -70,7 +70,7 @@ def calibrate(
         name: checked(array, images.shape[1:]) for name, array in sets.items() if array is not None
     }
     # What cannot succeed is not measured.
-    parts(len(images), wanted, np.random.default_rng(0))
+    parts(len(images), requirement, np.random.default_rng(0))
     if not attacked and (kappa is None or len(step_sizes) != 1):
         raise DataError(
             "without adversarial images a calibration needs one step size and the kappa, at that "
@@ -88,7 +88,7 @@ def calibrate(
     chosen = choose(
         measured(images),
         {name: measured(array) for name, array in attacked.items()},
-        wanted,
+        requirement,
         stream(seed, "calibrate", "parts"),
         kappa=kappa,
         seed=seed,

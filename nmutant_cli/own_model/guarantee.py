@@ -28,8 +28,9 @@ never the promise.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,8 +50,14 @@ LEAST = 20
 
 Changes = Mapping[float, Bools]
 """By step size: whether each mutation changed the label, ``(images, mutations)``."""
-Design = tuple[float, float, int]
-"""Step size, odds ratio, cap."""
+
+
+class Design(NamedTuple):
+    """All of a test but its p0."""
+
+    step_size: float
+    odds: float
+    cap: int
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,20 @@ class Chosen:
     evidence: Evidence
 
 
+@dataclass(frozen=True)
+class Kappas:
+    """The kappas at one step size: those of clean images, and of each adversarial set."""
+
+    clean: Mixture
+    adversarial: Sequence[Mixture]
+
+    def expected(self, test: SequentialTest) -> tuple[float, float]:
+        """The power, a mean over the sets, and the mean number of mutations of a clean image."""
+        powers = [mixture.under(test).adversarial for mixture in self.adversarial]
+        cost = self.clean.under(test).mean_mutations
+        return min(1.0, float(np.mean(powers))), float(cost)
+
+
 def allowed_alarms(n: int, target: float, probability: float) -> int:
     """The largest a with P(Binomial(n, target) <= a) <= 1 - probability; -1 if there is none."""
     from scipy.stats import binom
@@ -101,18 +122,18 @@ def images_needed(target: float, probability: float) -> int:
     return n
 
 
-def parts(n: int, wanted: Requirement, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
+def parts(n: int, requirement: Requirement, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
     """Rows to choose the test with, to certify it with, and to check it on, at random.
 
     Half of the images certify, or more where the promise needs more; the rest is halved.
 
     Raises DataError if there are too few.
     """
-    needed = images_needed(wanted.target, wanted.probability)
+    needed = images_needed(requirement.target, requirement.probability)
     if n < needed + 2 * LEAST:
         raise DataError(
-            f"{n} clean images are too few to promise {wanted.target:.2%} false alarms with "
-            f"probability {wanted.probability:.2%}: it takes {needed + 2 * LEAST} or more "
+            f"{n} clean images are too few to promise {requirement.target:.2%} false alarms with "
+            f"probability {requirement.probability:.2%}: it takes {needed + 2 * LEAST} or more "
             f"({needed} to certify it, {LEAST} to choose the test, {LEAST} to check it); "
             "or raise the target, or lower the probability"
         )
@@ -164,7 +185,7 @@ def decide(test: SequentialTest, changes: Bools) -> TestBatch:
 def choose(
     clean: Changes,
     adversarial: Mapping[str, Changes],
-    wanted: Requirement,
+    requirement: Requirement,
     rng: np.random.Generator,
     *,
     kappa: float | None = None,
@@ -182,74 +203,89 @@ def choose(
     Raises DataError if there are too few images, or neither an adversarial set nor a ``kappa``;
     ConfigError if too few mutations were measured for alpha and beta.
     """
-    size = len(next(iter(clean.values())))
-    choosing, certifying, checking = parts(size, wanted, rng)
+    n = len(next(iter(clean.values())))
+    choosing, certifying, checking = parts(n, requirement, rng)
     halves = {name: _halves(name, changes, rng) for name, changes in adversarial.items()}
     if not halves and kappa is None:
         raise DataError("a calibration needs adversarial images, or the kappa to be detected")
-    alarms = allowed_alarms(len(certifying), wanted.target, wanted.probability)
+    alarms = allowed_alarms(len(certifying), requirement.target, requirement.probability)
+    kappas = {
+        step: Kappas(
+            _mixture(changes[choosing]),
+            [_mixture(adversarial[name][step][rows]) for name, (rows, _) in halves.items()]
+            or [Mixture(np.array([kappa]))],
+        )
+        for step, changes in clean.items()
+    }
+    learning = {step: changes[choosing] for step, changes in clean.items()}
+    best = cheapest(learning, kappas, len(choosing) * alarms // len(certifying), requirement)
+    step = best.step_size
+    test = fitted(best, clean[step][certifying], alarms, requirement)
+    power, cost = kappas[step].expected(test)
+    promise = Promise(
+        false_alarm_rate=requirement.target,
+        probability=requirement.probability,
+        images=len(certifying),
+        alarms=alarms,
+    )
+    evidence = Evidence(
+        false_alarms=called(test, clean[step][checking]),
+        detected={
+            name: called(test, adversarial[name][step][rows]) for name, (_, rows) in halves.items()
+        },
+        wanted_power=requirement.power,
+        expected_power=power,
+        mean_mutations=cost,
+        seed=seed,
+    )
+    return Chosen(test, step, promise, evidence)
 
-    def fitted(design: Design, rows: Ints) -> SequentialTest:
-        step, odds, cap = design
-        found = np.sort(scores(clean[step][rows, :cap], odds, wanted.alpha, wanted.beta))
-        allowed = len(rows) * alarms // len(certifying)
-        return raised_above(found[-1 - allowed], odds, wanted.alpha, wanted.beta, cap)
 
-    def expected(design: Design, test: SequentialTest) -> tuple[float, float]:
-        step = design[0]
-        sets = [adversarial[name][step][first].mean(axis=1) for name, (first, _) in halves.items()]
-        powers = [_mixture(kappas).under(test).adversarial for kappas in sets]
-        if not powers:
-            powers = [_mixture(np.array([kappa])).under(test).adversarial]
-        cost = _mixture(clean[step][choosing].mean(axis=1)).under(test).mean_mutations
-        return min(1.0, float(np.mean(powers))), float(cost)
+def cheapest(
+    clean: Changes, kappas: Mapping[float, Kappas], allowed: int, requirement: Requirement
+) -> Design:
+    """The cheapest design with the wanted power, else the most powerful one."""
+    ranks = {}
+    for design in designs(clean, requirement):
+        test = fitted(design, clean[design.step_size], allowed, requirement)
+        power, cost = kappas[design.step_size].expected(test)
+        ranks[design] = (0.0 if power >= requirement.power else 1 - power), cost
+    return min(ranks, key=ranks.__getitem__)
 
-    def rank(design: Design) -> tuple[float, float]:
-        power, cost = expected(design, fitted(design, choosing))
-        return (0.0 if power >= wanted.power else 1 - power), cost
 
-    designs = [
-        (step, odds, cap)
+def designs(clean: Changes, requirement: Requirement) -> list[Design]:
+    """What is tried: caps at which "normal" can be said well before them.
+
+    Raises ConfigError if there is none.
+    """
+    tried = [
+        Design(step, odds, cap)
         for step, changes in clean.items()
         for odds in ODDS
         for cap in (int(changes.shape[1] * share) for share in CAPS)
-        if cap > 2 * _unchanged(odds, wanted.alpha, wanted.beta)
+        if cap > 2 * _unchanged(odds, requirement.alpha, requirement.beta)
     ]
-    if not designs:
+    if not tried:
         raise ConfigError(
             f"mutations: {next(iter(clean.values())).shape[1]} for each image are too few for "
-            f"alpha {wanted.alpha:g} and beta {wanted.beta:g}"
+            f"alpha {requirement.alpha:g} and beta {requirement.beta:g}"
         )
-    best = min(designs, key=rank)
-    test = fitted(best, certifying)
-    power, mutations = expected(best, test)
+    return tried
 
-    def called(changes: Bools, rows: Ints) -> Rate:
-        verdicts = decide(test, changes[rows]).verdict
-        return rate(int((verdicts == Verdict.ADVERSARIAL).sum()), len(rows))
 
-    step = best[0]
-    return Chosen(
-        test,
-        step,
-        Promise(
-            false_alarm_rate=wanted.target,
-            probability=wanted.probability,
-            images=len(certifying),
-            alarms=alarms,
-        ),
-        Evidence(
-            false_alarms=called(clean[step], checking),
-            detected={
-                name: called(adversarial[name][step], second)
-                for name, (_, second) in halves.items()
-            },
-            wanted_power=wanted.power,
-            expected_power=power,
-            mean_mutations=mutations,
-            seed=seed,
-        ),
-    )
+def fitted(
+    design: Design, changes: Bools, allowed: int, requirement: Requirement
+) -> SequentialTest:
+    """The test of this design that calls at most ``allowed`` of these images adversarial."""
+    odds, cap, alpha, beta = design.odds, design.cap, requirement.alpha, requirement.beta
+    by_score = np.sort(scores(changes[:, :cap], odds, alpha, beta))
+    return raised_above(by_score[-1 - allowed], odds, alpha, beta, cap)
+
+
+def called(test: SequentialTest, changes: Bools) -> Rate:
+    """How many sequences of changes ``test`` calls adversarial."""
+    verdicts = decide(test, changes).verdict
+    return rate(int((verdicts == Verdict.ADVERSARIAL).sum()), len(changes))
 
 
 def rate(count: int, n: int) -> Rate:
@@ -266,7 +302,7 @@ def _halves(name: str, changes: Changes, rng: np.random.Generator) -> tuple[Ints
     return order[: n // 2], order[n // 2 :]
 
 
-def _mixture(kappas: Floats) -> Mixture:
-    """Equal kappas are worked out once."""
-    values, counts = np.unique(kappas, return_counts=True)
-    return Mixture(values, counts.astype(np.float64))
+def _mixture(changes: Bools) -> Mixture:
+    """The kappas of sequences of changes; equal ones are worked out once."""
+    kappas, counts = np.unique(changes.mean(axis=1), return_counts=True)
+    return Mixture(kappas, counts.astype(np.float64))
