@@ -30,17 +30,39 @@ TOGETHER = 250
 COLUMNS = (
     "image", "verdict", "kappa", "lower", "upper", "mutations", "changes", "label", "majority",
 )  # fmt: skip
+VERDICTS = ("adversarial", "normal", "undecided")
 OWN = ("model", "images", "calibration")
+NOT_OWN = ("config", "overrides", "run_dir", "force", "workers", "ray")
 
 
 @experiment_command
-def _experiment(experiment: Experiment) -> None:
+def samples_of_experiment(experiment: Experiment) -> None:
+    """The sequential tests on every sample of an experiment: detections.csv and Table 2."""
     from nmutant_cli.pipeline.detect import detections_csv
     from nmutant_cli.pipeline.report import table2
     from nmutant_cli.report.tables import to_text
 
     path = detections_csv(experiment)
     show(to_text(table2(experiment)), path)
+
+
+def own_images(
+    name: str, images: str, calibration: Path, form: str, seed: int, quiet: bool
+) -> dict[str, int]:
+    """Print a verdict on each of a user's ``images`` for the model ``name``; returns the counts."""
+    prepare(quiet)
+    from nmutant_cli.own_model.calibration import Calibration
+    from nmutant_cli.own_model.detector import Detector
+
+    settings = Calibration.load(calibration)
+    model = open_model(name, quiet)
+    _fits(str(calibration), settings, model)
+    detector = Detector(model.predict, settings, seed=seed)
+    verdicts = list(_printed(_rows(detector, usable(images, settings.image_shape)), form))
+    counts = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
+    if not quiet:
+        click.echo(", ".join(f"{n} {verdict}" for verdict, n in counts.items()), err=True)
+    return counts
 
 
 @click.command("detect")
@@ -90,40 +112,32 @@ def command(
         if ctx.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
     }
     if not given & {*OWN, "form", "fail_on_adversarial"}:
-        _experiment(**common)
+        samples_of_experiment(**common)
         return
-    options = {parameter.name: parameter.opts[0] for parameter in ctx.command.params}
-    not_own = ("config", "overrides", "run_dir", "force", "workers", "ray")
-    other = [options[name] for name in not_own if name in given]
-    if other:
-        raise ConfigError(
-            f"{other[0]} is for the samples of an experiment, --model, --images and --calibration "
-            "are for your own; give the one or the other"
-        )
+    _only_own(ctx.command, given)
     if model is None or images is None or calibration is None:
         missing = next(name for name in OWN if name not in given)
         raise ConfigError(
             f"--{missing} is missing: --model, --images and --calibration go together"
         )
-    quiet: bool = common["quiet"]
-    prepare(quiet)
-    from nmutant_cli.own_model.calibration import Calibration
-    from nmutant_cli.own_model.detector import Detector
-
-    settings = Calibration.load(calibration)
-    opened = open_model(model, quiet)
-    _fits(str(calibration), settings, opened)
-    detector = Detector(opened.predict, settings, seed=common["seed"] or 0)
-    found = list(_printed(_rows(detector, usable(images, settings.image_shape)), form))
-    counts = {verdict: found.count(verdict) for verdict in ("adversarial", "normal", "undecided")}
-    if not quiet:
-        click.echo(", ".join(f"{n} {verdict}" for verdict, n in counts.items()), err=True)
+    counts = own_images(model, images, calibration, form, common["seed"] or 0, common["quiet"])
     if fail_on_adversarial and counts["adversarial"]:
         raise click.exceptions.Exit(ADVERSARIAL_FOUND)
 
 
 for option in OPTIONS:
     command = option(command)
+
+
+def _only_own(command: click.Command, given: set[str]) -> None:
+    """Raises ConfigError for an option of an experiment beside those for a user's images."""
+    options = {parameter.name: parameter.opts[0] for parameter in command.params}
+    for name in NOT_OWN:
+        if name in given:
+            raise ConfigError(
+                f"{options[name]} is for the samples of an experiment, --model, --images and "
+                "--calibration are for your own; give the one or the other"
+            )
 
 
 def _fits(name: str, calibration: Calibration, model: OwnModel) -> None:
@@ -150,18 +164,18 @@ def _rows(detector: Detector, items: Iterator[Item]) -> Iterator[dict[str, Any]]
     from nmutant_cli.types import Verdict
 
     while some := list(itertools.islice(items, TOGETHER)):
-        found = detector.detect(np.stack([item.image for item in some if item.image is not None]))
+        verdicts = detector.detect(np.stack([i.image for i in some if i.image is not None]))
         for i, item in enumerate(some):
             yield {
                 "image": item.name,
-                "verdict": Verdict(found.verdict[i]).name.lower(),
-                "kappa": round(float(found.kappa[i]), 6),
-                "lower": round(float(found.lower[i]), 6),
-                "upper": round(float(found.upper[i]), 6),
-                "mutations": int(found.mutations[i]),
-                "changes": int(found.changes[i]),
-                "label": int(found.label[i]),
-                "majority": int(found.majority[i]),
+                "verdict": Verdict(verdicts.verdict[i]).name.lower(),
+                "kappa": round(float(verdicts.kappa[i]), 6),
+                "lower": round(float(verdicts.lower[i]), 6),
+                "upper": round(float(verdicts.upper[i]), 6),
+                "mutations": int(verdicts.mutations[i]),
+                "changes": int(verdicts.changes[i]),
+                "label": int(verdicts.label[i]),
+                "majority": int(verdicts.majority[i]),
             }
 
 
