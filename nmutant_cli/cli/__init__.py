@@ -11,19 +11,19 @@ from nmutant_cli import __version__
 from nmutant_cli.errors import NMutantError
 
 COMMANDS = {
-    "train": "train",
-    "attack": "attack",
-    "measure-kappa": "measure_kappa",
-    "detect": "detect",
-    "report": "report",
-    "compare": "compare",
-    "run": "run",
-    "plan": "plan",
-    "estimate": "estimate",
-    "calibrate": "calibrate",
-    "schema": "schema",
+    "train": "stages:train",
+    "attack": "stages:attack",
+    "measure-kappa": "stages:measure_kappa",
+    "detect": "detect:detect",
+    "report": "stages:report",
+    "compare": "stages:compare",
+    "run": "stages:run",
+    "plan": "plan:plan",
+    "estimate": "plan:estimate",
+    "calibrate": "own:calibrate",
+    "schema": "plan:schema",
 }
-
+"""Where each command is, as module:attribute, in the order of ``nmutant --help``."""
 
 INTERRUPTED = 130
 """The exit code that shells expect of a program stopped by Ctrl-C."""
@@ -44,8 +44,10 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = importlib.import_module(f"nmutant_cli.cli.{COMMANDS[name]}")
-        command: click.Command = module.command
+        module, attribute = COMMANDS[name].split(":")
+        command: click.Command = getattr(
+            importlib.import_module(f"nmutant_cli.cli.{module}"), attribute
+        )
         return command
 
     def resolve_command(

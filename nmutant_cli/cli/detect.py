@@ -88,7 +88,7 @@ def own_images(
     help=f"Exit with {ADVERSARIAL_FOUND} if any of --images is adversarial.",
 )
 @click.pass_context
-def command(
+def detect(
     ctx: click.Context,
     /,
     model: str | None,
@@ -126,7 +126,7 @@ def command(
 
 
 for option in OPTIONS:
-    command = option(command)
+    detect = option(detect)
 
 
 def _only_own(command: click.Command, given: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""``nmutant plan``."""
+"""What can be said before a run: ``nmutant plan``, ``nmutant estimate``, ``nmutant schema``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nmutant_cli.cli.options import OPTIONS
-from nmutant_cli.config.loading import load
+from nmutant_cli.cli.options import OPTIONS, prepare, quiet_imports
+from nmutant_cli.config.loading import json_schema, load
 from nmutant_cli.errors import ArtifactError, ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ mean@k: mean number of real mutations at kappa k."""
     metavar="FOLDER",
     help="Also draw the OC and ASN curves, as plan.png in this folder.",
 )
-def command(
+def plan(
     config: str, overrides: tuple[str, ...], kappa1: float | None, output: Path | None
 ) -> None:
     """Show what the sequential tests of a config will do, before anything is run.
@@ -118,3 +118,32 @@ def _table(tests: dict[str, dict[float, SequentialTest]]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+@click.command("estimate")
+@config_option
+@set_option
+def estimate(config: str, overrides: tuple[str, ...]) -> None:
+    """Say how long a whole run of a config will take on this machine, at most.
+
+    Measures for some seconds how fast its network trains and labels; makes nothing.
+    """
+    path, settings = load(config, overrides)
+    prepare(quiet=True)
+    with quiet_imports():
+        from nmutant_cli.networks import backend
+
+        backend.require()
+        from nmutant_cli.pipeline import estimate as stage
+    from nmutant_cli.datasets import load_dataset
+    from nmutant_cli.report.tables import to_text
+
+    table = stage.estimate(settings, load_dataset(settings.dataset))
+    click.echo(to_text(table.round({"per_second": 0, "minutes": 1})))
+    click.echo(f"\n{path.stem}: at most {table['minutes'].iloc[-1]:.0f} minutes here")
+
+
+@click.command("schema")
+def schema() -> None:
+    """Print the JSON schema of a config file, for editors."""
+    click.echo(json_schema(), nl=False)

@@ -1,0 +1,139 @@
+"""The commands that make the stages of an experiment, and what they print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nmutant_cli.cli.options import experiment_command, show
+
+if TYPE_CHECKING:
+    from nmutant_cli.pipeline.experiment import Experiment
+
+
+@click.command("train")
+@experiment_command
+def train(experiment: Experiment) -> None:
+    """Train the networks."""
+    import pandas as pd
+
+    from nmutant_cli.report.tables import to_text
+
+    names = ["base", *experiment.settings.variants]
+    paths = [experiment.model_path(name) for name in names]
+    counts = [experiment.run[path.name]["counts"] for path in paths]
+    frame = pd.DataFrame(
+        {
+            "network": names,
+            "train_accuracy_percent": [100 * c["train_accuracy"] for c in counts],
+            "test_accuracy_percent": [100 * c["test_accuracy"] for c in counts],
+        }
+    )
+    show(to_text(frame), *paths)
+
+
+@click.command("attack")
+@experiment_command
+def attack(experiment: Experiment) -> None:
+    """Craft the adversarial samples, and choose the normal and the wrongly labelled (WL) ones.
+
+    Trains the networks first where they are not there.
+    """
+    import pandas as pd
+
+    from nmutant_cli.report.tables import to_text
+
+    rows = []
+    for slug, samples in experiment.all_samples().items():
+        chosen = samples.counted()
+        row = (experiment.titles[slug], len(samples), len(chosen))
+        rows.append(
+            (*row, chosen.l0.mean(), chosen.l2.mean(), chosen.linf.mean())
+            if len(chosen)
+            else (*row, None, None, None)
+        )
+    columns = ["samples", "tried", "counted", "mean_l0", "mean_l2", "mean_linf"]
+    frame = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:], float))
+    show(to_text(frame), *(experiment.samples_path(slug) for slug in experiment.titles))
+
+
+@click.command("measure-kappa")
+@experiment_command
+def measure_kappa(experiment: Experiment) -> None:
+    """Measure the sensitivity kappa of every sample (Table 1).
+
+    Trains and attacks first where that is not done.
+    """
+    from nmutant_cli.pipeline.kappa import kappa_csv
+    from nmutant_cli.pipeline.report import table1
+    from nmutant_cli.report.tables import to_text
+
+    path = kappa_csv(experiment)
+    show(to_text(table1(experiment)), path)
+
+
+@click.command("compare")
+@experiment_command
+def compare(experiment: Experiment) -> None:
+    """Put detectors side by side on the sample sets: comparison.csv, costs.csv, a figure.
+
+    Trains and attacks first where that is not done.
+    """
+    from nmutant_cli.pipeline import compare as stage
+    from nmutant_cli.report.tables import to_text
+
+    paths = stage.compare(experiment)
+    table, costs = (stage.read_table(path) for path in paths[:2])
+    show(f"{to_text(stage.short(table))}\n\n{to_text(costs)}", *paths)
+
+
+def _check_only(config: Path, run: Path, committed: str) -> None:
+    """Say what is worse than the committed results, and exit with 1 if anything is."""
+    from nmutant_cli.paper.checking import check
+
+    folder = Path(committed or Path("results") / config.stem)
+    complaints = check(folder, run)
+    for line in complaints:
+        click.echo(line)
+    if complaints:
+        raise click.exceptions.Exit(1)
+    click.echo(f"{folder}: no verdict is worse than the committed one")
+
+
+def _write(experiment: Experiment) -> None:
+    """Write tables, figures and page, and print the tables."""
+    from nmutant_cli.pipeline import report as stage
+    from nmutant_cli.report.tables import to_text
+
+    paths = stage.report(experiment)
+    first, second = stage.table1(experiment), stage.table2(experiment)
+    show(f"{to_text(first)}\n\n{to_text(second)}", *paths)
+
+
+report = click.command(
+    "report",
+    help="""Write the tables, the figures and report.html.
+
+    Makes every earlier stage first where it is not done.
+    """,
+)(
+    click.option(
+        "--check",
+        is_flag=False,
+        flag_value="",
+        metavar="[FOLDER]",
+        help="Make nothing: work out the verdicts on the published numbers anew, from this run's "
+        "tables if there are any, and exit with 1 if one is worse than in FOLDER "
+        "[results/NAME-OF-CONFIG].",
+    )(experiment_command(_write, _check_only))
+)
+
+run = click.command(
+    "run",
+    help="""All stages in order: train, attack, measure-kappa, detect, report.
+
+    Goes on where a stopped run left off.
+    """,
+)(experiment_command(_write))
