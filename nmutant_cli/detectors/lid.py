@@ -24,7 +24,8 @@ from sklearn.preprocessing import StandardScaler
 
 from nmutant_cli.detectors.contract import Candidate, NetworkView
 from nmutant_cli.errors import DataError
-from nmutant_cli.networks.inference import JIT, padded_batches
+from nmutant_cli.networks import backend
+from nmutant_cli.networks.inference import padded_batches
 from nmutant_cli.types import AnyArray, Floats, Images
 
 NEIGHBOURS = 20
@@ -63,7 +64,7 @@ class LID(Candidate):
         model, self._stream = view.model, view.stream
         outputs = [layer.output for layer in model.layers if not isinstance(layer, SKIPPED)]
         self._activations = keras.Model(model.inputs, outputs)
-        self._activations.compile(jit_compile=JIT)
+        self._activations.compile(jit_compile=backend.jit())
         self._reference: list[AnyArray] = []
         self._regression = make_pipeline(
             StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)

@@ -14,7 +14,7 @@ from keras import ops
 from nmutant_cli.config.settings import Mutation
 from nmutant_cli.errors import ModelError
 from nmutant_cli.mutation.operator import WARPING, ImageShape, Mutations, identity, patch_side
-from nmutant_cli.networks.inference import JIT
+from nmutant_cli.networks import backend
 from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 
 SIZES = (250, 1000, 4000)
@@ -144,7 +144,7 @@ class CompiledLabeller:
         label = ops.argmax(logits, axis=-1)
         self._side, self.image_shape = side, shape
         self._model = keras.Model(inputs, label)
-        self._model.compile(jit_compile=JIT)
+        self._model.compile(jit_compile=backend.jit())
 
     def at(self, step_size: float) -> CompiledLabeller:
         """The same, for another step size."""

@@ -37,6 +37,11 @@ def name() -> str:
     return found
 
 
+def jit() -> bool | str:
+    """Keras's ``jit_compile``; on the CPU XLA is slower than TensorFlow's own graph here."""
+    return False if name() == "tensorflow" else "auto"
+
+
 def require_training(path: Path) -> None:
     """Raise ModelError where the backend cannot train the network that belongs at ``path``."""
     if name() not in TRAINING:

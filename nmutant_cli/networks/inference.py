@@ -1,21 +1,23 @@
 """Loading networks, and asking them for logits and labels, dropout off.
 
-Keras 3 only: everything here runs on TensorFlow, JAX and PyTorch.
+Keras 3 only: everything here runs on TensorFlow, JAX and PyTorch. Importing this imports none of
+them: Keras comes with the first network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from nmutant_cli.errors import ModelError
+from nmutant_cli.networks import backend
 from nmutant_cli.types import AnyArray, Images, Labels
 
-# XLA on the CPU is slower than TensorFlow's own graph for these networks.
-JIT = False if keras.backend.backend() == "tensorflow" else "auto"
+if TYPE_CHECKING:
+    import keras
 
 
 def load(path: Path, shape: tuple[int, ...] | None = None) -> keras.Model:
@@ -27,6 +29,8 @@ def load(path: Path, shape: tuple[int, ...] | None = None) -> keras.Model:
         raise ModelError(f"{path}: no such model file")
     if Path(path).suffix != ".keras":  # Keras's older formats may hold code that it would run
         raise ModelError(f"{path}: not a .keras file, the only format that is loaded")
+    import keras
+
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many kinds here
@@ -45,7 +49,7 @@ def load(path: Path, shape: tuple[int, ...] | None = None) -> keras.Model:
 def logits_fn(model: keras.Model, batch_size: int = 1000) -> Callable[[Images], AnyArray]:
     """``images -> (n, classes)`` float32, in batches of one padded size, compiled once."""
     if not getattr(model, "compiled", False):
-        model.compile(jit_compile=JIT)
+        model.compile(jit_compile=backend.jit())
 
     def logits(images: Images) -> AnyArray:
         out = [

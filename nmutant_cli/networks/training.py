@@ -21,7 +21,7 @@ from nmutant_cli.errors import ModelError
 from nmutant_cli.networks import backend
 from nmutant_cli.networks.architectures import NETWORKS, initialize
 from nmutant_cli.networks.checkpoints import Checkpoint
-from nmutant_cli.networks.inference import JIT, predict_labels
+from nmutant_cli.networks.inference import predict_labels
 from nmutant_cli.seeding import Name, library_seed, stream
 from nmutant_cli.types import AnyArray, Images, Labels
 
@@ -91,7 +91,7 @@ def fit(
     model.compile(
         optimizer=keras.optimizers.Adam(learning_rate),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        jit_compile=JIT,
+        jit_compile=backend.jit(),
     )
     done = checkpoint.restore(model) if checkpoint else 0
     steps = -(-len(x) // batch_size)
@@ -153,7 +153,7 @@ def train(
         model = build(settings, data, seed, *names)
         model.set_weights(trained.get_weights())
     # Adam's moments are two thirds of a saved file and no part of the network.
-    model.compile(jit_compile=JIT)
+    model.compile(jit_compile=backend.jit())
 
     def accuracy(x: Images, y: Labels) -> float:
         return float((predict_labels(model, x) == y).mean())

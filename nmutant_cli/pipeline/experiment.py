@@ -19,7 +19,7 @@ from nmutant_cli.config.settings import Settings
 from nmutant_cli.datasets import Dataset, load_dataset
 from nmutant_cli.files import digest_of, file_digest
 from nmutant_cli.mutation.sensitivity import Labeller
-from nmutant_cli.networks import backend, inference, training
+from nmutant_cli.networks import backend, inference
 from nmutant_cli.networks.checkpoints import Checkpoint
 from nmutant_cli.pipeline.jobs import Answers, Here, Job, NetworkFile, Workers
 from nmutant_cli.pipeline.run_folder import Journal, RunFolder
@@ -77,6 +77,8 @@ class Experiment:
 
         def build(path: Path) -> Mapping[str, Any]:
             backend.require_training(self.run.path / file)
+            from nmutant_cli.networks import training
+
             log.info("training %s on %s", name, self.settings.dataset)
             model, report = training.train(
                 settings,
