@@ -7,7 +7,15 @@ from collections.abc import Iterable
 
 
 class NMutantError(Exception):
-    """Base class: something the user can put right, said in one line."""
+    """Base class: something the user can put right, said in one line.
+
+    >>> from nmutant_cli import NMutantError, load_config
+    >>> try:
+    ...     load_config("digits", ["detection.alpha=2"])
+    ... except NMutantError as error:
+    ...     print(error)
+    --set detection.alpha=2: detection.alpha: 2 is not allowed; it must be below 0.5
+    """
 
 
 class ConfigError(NMutantError):

@@ -32,7 +32,12 @@ class Bounds(NamedTuple):
 
 
 class Verdict(IntEnum):
-    """What a sequential test says of one input."""
+    """What a sequential test says of one input.
+
+    >>> from nmutant_cli import Verdict
+    >>> [verdict.name for verdict in Verdict]
+    ['UNDECIDED', 'NORMAL', 'ADVERSARIAL']
+    """
 
     UNDECIDED = 0
     NORMAL = 1

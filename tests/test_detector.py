@@ -9,7 +9,6 @@ from dataclasses import FrozenInstanceError, fields
 import numpy as np
 import own
 import pytest
-from conftest import python
 
 from nmutant_cli import Calibration, Detector, calibrate
 from nmutant_cli.config.settings import Mutation
@@ -150,20 +149,6 @@ def test_a_calibration_from_a_file(tmp_path):
     assert equal(read, Detector(own.labels, CALIBRATION).detect(own.IMAGES))
     with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read"):
         Detector(own.labels, tmp_path / "absent.yaml")
-
-
-def test_importing_it_imports_nothing_heavy():
-    done = python(
-        "import sys, nmutant_cli\n"
-        "print({'numpy', 'keras', 'tensorflow', 'pandas'} & set(sys.modules))\n"
-        "from nmutant_cli import Detector, Calibration, calibrate\n"
-        "print({'keras', 'tensorflow', 'pandas', 'scipy'} & set(sys.modules))"
-    )
-    assert done.stdout == "set()\nset()\n", done.stderr
-    import nmutant_cli
-
-    with pytest.raises(AttributeError, match="no attribute 'Detctor'"):
-        _ = nmutant_cli.Detctor
 
 
 def test_calibrating_a_function_and_a_keras_model_gives_the_same():

@@ -114,6 +114,18 @@ def validated(root: type[Valid], path: Path) -> Valid:
         raise _error(f"{path}: {_explain(error, document, root)[1]}") from error
 
 
+def load_config(
+    name: str, overrides: Sequence[str] = (), seed: int | None = None
+) -> settings.Settings:
+    """What ``--config``, ``--set`` and ``--seed`` say: `load` without the path, and its errors.
+
+    >>> from nmutant_cli import load_config
+    >>> load_config("mnist", ["detection.cap=500"], seed=7).detection.cap
+    500
+    """
+    return load(name, overrides, seed)[1]
+
+
 def json_schema() -> str:
     """The JSON schema of a config file, for editors."""
     return json.dumps(settings.Settings.model_json_schema(), indent=2) + "\n"

@@ -36,6 +36,12 @@ class SequentialTest:
     ``0 < p0 < p1 < 1``; ``alpha`` bounds P(adversarial | kappa <= p0) and ``beta``
     P(normal | kappa >= p1), for the rule ``wald`` without a cap. ``cap`` is the largest ``n``.
 
+    >>> from nmutant_cli import SequentialTest
+    >>> from nmutant_cli.detection.sprt import run
+    >>> test = SequentialTest("wald", p0=0.01, p1=0.1)
+    >>> run(test, [False, True, True]).verdict.name, run(test, [False] * 40).mutations
+    ('ADVERSARIAL', 31)
+
     Raises ValueError for values outside these ranges or an unknown rule.
     """
 

@@ -1,9 +1,4 @@
-"""Calibrating a detector: measure label changes of clean and adversarial images, choose the test.
-
-from nmutant_cli import calibrate
-
-calibrate(predict, clean, adversarial, target=0.05).save("mine.yaml")
-"""
+"""Calibrating: measure label changes of clean and adversarial images, choose the test."""
 
 from __future__ import annotations
 
@@ -54,6 +49,16 @@ def calibrate(
     ``mutations`` of each image are measured at each of ``step_sizes``; no cap is larger.
     ``mutation``, ``alpha`` and ``beta`` are those of the detector. ``progress`` is told how many
     images were measured at one step size.
+
+    >>> import numpy as np
+    >>> from nmutant_cli import calibrate
+    >>> def is_bright(images):
+    ...     return (images.mean(axis=(1, 2, 3)) > 0.5).astype(int)
+    >>> clean = np.ones((8, 8, 1)) * np.linspace(0, 1, 200).reshape(-1, 1, 1, 1)
+    >>> at_the_boundary = np.full((20, 8, 8, 1), 0.501)
+    >>> calibration = calibrate(is_bright, clean, at_the_boundary, target=0.1, mutations=20)
+    >>> calibration.promise.images, calibration.promise.false_alarm_rate
+    (100, 0.1)
 
     Raises ConfigError for a setting out of range, DataError for unfit or too few images,
     ModelError for a model of no use.

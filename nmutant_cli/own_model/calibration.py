@@ -80,7 +80,12 @@ class Evidence(Section):
 
 
 class Calibration(Section):
-    """All that a detector needs besides the model; p0, p1 and the rest as in a `SequentialTest`."""
+    """All that a detector needs besides the model; p0, p1 and the rest as in a `SequentialTest`.
+
+    >>> from nmutant_cli import Calibration
+    >>> Calibration(step_size=1, p0=0.01, p1=0.05, cap=500).test
+    SequentialTest(rule='wald', p0=0.01, p1=0.05, alpha=0.05, beta=0.05, cap=500)
+    """
 
     rule: Literal["wald", "algorithm1", "published"] = "wald"
     step_size: Positive

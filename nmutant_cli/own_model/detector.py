@@ -1,11 +1,4 @@
-"""The detector for a user's own model: images in, verdicts out (Algorithm 1 on any ``predict``).
-
-from nmutant_cli import Detector
-
-detector = Detector(predict, "mine.yaml")
-found = detector.detect(images)
-print(found.adversarial, found.kappa)
-"""
+"""The detector for a user's own model: images in, verdicts out (Algorithm 1 on any ``predict``)."""
 
 from __future__ import annotations
 
@@ -67,6 +60,15 @@ class Detector:
 
     Any number of threads may use one detector: nothing is changed after it is made. The work for
     an image is at most ``calibration.cap`` mutations, rounded up to a block of them.
+
+    >>> import numpy as np
+    >>> from nmutant_cli import Calibration, Detector
+    >>> def is_bright(images):
+    ...     return (images.mean(axis=(1, 2, 3)) > 0.5).astype(int)
+    >>> detector = Detector(is_bright, Calibration(step_size=1, p0=0.01, p1=0.05, cap=500))
+    >>> images = np.stack([np.full((8, 8, 1), grey) for grey in (0.501, 1.0)])
+    >>> detector.detect(images).adversarial  # at the boundary, and far from it
+    array([ True, False])
 
     Raises ConfigError for a calibration that cannot be read, ModelError for a model of no use.
     """

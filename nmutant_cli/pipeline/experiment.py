@@ -35,7 +35,15 @@ CODE = {"train": 1, "samples": 1, "kappa": 2, "detect": 1, "report": 2, "compare
 
 
 class Experiment:
-    """The artefacts of one run folder under one `Settings`."""
+    """The artefacts of one run folder under one `Settings`.
+
+    >>> import tempfile
+    >>> from nmutant_cli import Experiment, load_config
+    >>> from nmutant_cli.pipeline.run_folder import RunFolder
+    >>> with tempfile.TemporaryDirectory() as folder, RunFolder(folder) as run:
+    ...     Experiment(load_config("digits"), run).titles["wl"]
+    'WL'
+    """
 
     def __init__(
         self,
