@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import keras
 import numpy as np
@@ -59,6 +60,23 @@ def test_a_function_beside_the_user(tmp_path, monkeypatch):
         open_model("my_own_net:number")
     with pytest.raises(ModelError, match="my_own_net:absent: cannot be imported"):
         open_model("my_own_net:absent")
+
+
+def test_the_folder_of_the_user_stands_last_and_only_while_his_module_is_imported(
+    tmp_path, monkeypatch
+):
+    """A file of his that is called as a library's module is not taken for it, then or later."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    (tmp_path / "colorsys.py").write_text("raise RuntimeError('not the library')\n")
+    (tmp_path / "his_helper.py").write_text("from own import labels\n")
+    (tmp_path / "his_net.py").write_text("import colorsys\nfrom his_helper import labels\n")
+    path = list(sys.path)
+    assert (open_model("his_net:labels").predict(own.IMAGES) == own.labels(own.IMAGES)).all()
+    assert sys.path == path
+    with pytest.raises(ModelError, match="his_nut:labels: cannot be imported"):
+        open_model("his_nut:labels")
+    assert sys.path == path
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ Whatever it is, it becomes a function from images, float32 ``(n, height, width, 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,27 +73,41 @@ def _keras(name: str, network: ModelIdentity) -> OwnModel:
 
 
 def _function(name: str) -> Answer:
-    module, _, function = name.partition(":")
-    if os.getcwd() not in sys.path:  # where a user's own module lies, as for `python -m`
-        sys.path.insert(0, os.getcwd())
+    module, _, attributes = name.partition(":")
     try:
-        found: Any = importlib.import_module(module)
-        for part in function.split("."):
-            found = getattr(found, part)
+        with _working_folder_on_path():
+            function: Any = importlib.import_module(module)
+            for attribute in attributes.split("."):
+                function = getattr(function, attribute)
     except Exception as error:  # whatever the module does when it is imported
         raise ModelError(f"{name}: cannot be imported ({_reason(error)})") from error
-    if not callable(found):
-        raise ModelError(f"{name}: is a {type(found).__name__}, not a function")
+    if not callable(function):
+        raise ModelError(f"{name}: is a {type(function).__name__}, not a function")
 
     def answer(images: Images) -> Any:
         try:
-            return found(images)
+            return function(images)
         except Exception as error:
             raise ModelError(
                 f"{name}: failed on images of shape {images.shape} ({_reason(error)})"
             ) from error
 
     return answer
+
+
+@contextlib.contextmanager
+def _working_folder_on_path() -> Iterator[None]:
+    """Find what lies where the user is, after everything that is installed."""
+    folder = os.getcwd()
+    if folder in sys.path:
+        yield
+        return
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the module may have taken it away itself
+            sys.path.remove(folder)
 
 
 def _onnx(name: str, network: ModelIdentity) -> OwnModel:
