@@ -83,7 +83,7 @@ def calibrate(
     run_dir: Path | None,
     out: Path,
     quiet: bool,
-    **wanted: Any,
+    **choice: Any,
 ) -> None:
     """Choose a test that keeps a false-alarm rate, with a guarantee.
 
@@ -91,24 +91,24 @@ def calibrate(
     to be found. At most a share --target of normal inputs will be called adversarial; that holds
     with --probability over the choice of the clean images.
     """
-    wanted["step_sizes"] = wanted["step_sizes"] or (1.0, 5.0, 10.0)
+    choice["step_sizes"] = choice["step_sizes"] or (1.0, 5.0, 10.0)
     if config is not None:
         if model or images or adversarial:
             raise ConfigError("--config stands instead of --model, --images and --adversarial")
-        found = _of_experiment(config, overrides, run_dir, quiet, wanted)
+        calibration = _of_experiment(config, overrides, run_dir, quiet, choice)
     elif model is None or images is None:
         raise ConfigError("give --model and --images, or --config")
     elif overrides or run_dir:
         raise ConfigError("--set and --run-dir go with --config")
     else:
-        found = _of_own(model, images, adversarial, quiet, wanted)
-    found.save(out)
-    click.echo(_summary(found))
+        calibration = _of_own(model, images, adversarial, quiet, choice)
+    calibration.save(out)
+    click.echo(_summary(calibration))
     click.echo(f"\n{out}")
 
 
 def _of_own(
-    name: str, images: str, adversarial: str | None, quiet: bool, wanted: Mapping[str, Any]
+    name: str, images: str, adversarial: str | None, quiet: bool, choice: Mapping[str, Any]
 ) -> Calibration:
     prepare(quiet)
     import numpy as np
@@ -122,15 +122,15 @@ def _of_own(
 
     clean = stacked(images, model.shape)
     attacked = {} if adversarial is None else {"adversarial": stacked(adversarial, clean.shape[1:])}
-    total = (len(clean) + sum(map(len, attacked.values()))) * len(wanted["step_sizes"])
+    total = (len(clean) + sum(map(len, attacked.values()))) * len(choice["step_sizes"])
     with _bar(total, quiet) as progress:
         return calibrate(
-            model.predict, clean, attacked, network=model.network, progress=progress, **wanted
+            model.predict, clean, attacked, network=model.network, progress=progress, **choice
         )
 
 
 def _of_experiment(
-    config: str, overrides: tuple[str, ...], run_dir: Path | None, quiet: bool, wanted: Any
+    config: str, overrides: tuple[str, ...], run_dir: Path | None, quiet: bool, choice: Any
 ) -> Calibration:
     path, settings = load(config, overrides)
     if settings.model.stochastic_inference:
@@ -160,7 +160,7 @@ def _of_experiment(
             if len(found) > 1:
                 sets[slug] = found
         network = experiment.model_path()
-        total = (int(unused.sum()) + sum(map(len, sets.values()))) * len(wanted["step_sizes"])
+        total = (int(unused.sum()) + sum(map(len, sets.values()))) * len(choice["step_sizes"])
         with _bar(total, quiet) as progress:
             return calibrate(
                 experiment.model(),
@@ -169,7 +169,7 @@ def _of_experiment(
                 mutation=settings.mutation,
                 network=ModelIdentity(name=network.name, sha256=file_digest(network)),
                 progress=progress,
-                **wanted,
+                **choice,
             )
 
 
@@ -181,13 +181,14 @@ def _bar(total: int, quiet: bool) -> Iterator[Any]:
         yield bar.update
 
 
-def _summary(found: Calibration) -> str:
-    promise, evidence = found.promise, found.evidence
+def _summary(calibration: Calibration) -> str:
+    promise, evidence = calibration.promise, calibration.evidence
     assert promise is not None
     assert evidence is not None
     lines = [
-        f"step size {found.step_size:g}, p0 {found.p0:.4g}, p1 {found.p1:.4g}, cap {found.cap}: "
-        f"{evidence.mean_mutations:.1f} mutations for a clean image on average",
+        f"step size {calibration.step_size:g}, p0 {calibration.p0:.4g}, p1 {calibration.p1:.4g}, "
+        f"cap {calibration.cap}: {evidence.mean_mutations:.1f} mutations for a clean image on "
+        "average",
         f"promised: at most {promise.false_alarm_rate:.2%} false alarms with probability "
         f"{promise.probability:.2%} ({promise.alarms} alarms in {promise.images} clean images)",
         f"held-out false alarms: {_rate(evidence.false_alarms)}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 
@@ -65,10 +66,7 @@ def calibrate(
     """
     mutation = mutation or Mutation()
     requirement = Requirement(target, probability, power, alpha, beta)
-    if kappa is not None and not 0 < kappa < 1:
-        raise ConfigError(f"kappa: {kappa} is not allowed; it must be in (0, 1)")
-    if not step_sizes or not all(0 < step < np.inf for step in step_sizes):
-        raise ConfigError(f"step_sizes: {step_sizes} is not allowed; give numbers above 0")
+    _in_range(kappa, step_sizes)
     sets = adversarial if isinstance(adversarial, Mapping) else {"adversarial": adversarial}
     images = checked(clean, None)
     attacked = {
@@ -100,16 +98,18 @@ def calibrate(
     )
     rows, columns, channels = images.shape[1:]
     return Calibration(
-        rule="wald",
+        **asdict(chosen.test),
         step_size=chosen.step_size,
-        p0=chosen.test.p0,
-        p1=chosen.test.p1,
-        alpha=alpha,
-        beta=beta,
-        cap=chosen.test.cap,
         mutation=mutation,
         image_shape=(rows, columns, channels),
         network=network,
         promise=chosen.promise,
         evidence=chosen.evidence,
     )
+
+
+def _in_range(kappa: float | None, step_sizes: Sequence[float]) -> None:
+    if kappa is not None and not 0 < kappa < 1:
+        raise ConfigError(f"kappa: {kappa} is not allowed; it must be in (0, 1)")
+    if not step_sizes or not all(0 < step < np.inf for step in step_sizes):
+        raise ConfigError(f"step_sizes: {step_sizes} is not allowed; give numbers above 0")

@@ -46,25 +46,25 @@ def read(path: str, shape: Shape | None = None, listed: Iterable[str] = ()) -> I
 
     Raises DataError if there is no such path, or nothing there.
     """
-    wanted = tuple(shape) if shape is not None else (None, None, None)
-    for item in _unchecked(_files(path, listed), wanted):
+    expected = tuple(shape) if shape is not None else (None, None, None)
+    for item in _unchecked(_files(path, listed), expected):
         if item.image is None:
             yield item
             continue
-        problem = _problem(item.image, wanted)
+        problem = _problem(item.image, expected)
         if problem:
             yield Item(item.name, None, problem)
             continue
-        wanted = item.image.shape
+        expected = item.image.shape
         yield item
 
 
 def _files(path: str, listed: Iterable[str]) -> list[Path]:
     if path == "-":
-        found = [Path(line.rstrip("\r\n")) for line in listed if line.strip()]
-        if not found:
+        paths = [Path(line.rstrip("\r\n")) for line in listed if line.strip()]
+        if not paths:
             raise DataError("-: no path was given on standard input")
-        return found
+        return paths
     folder = Path(path)
     if not folder.is_dir():
         if not folder.exists():
@@ -79,12 +79,12 @@ def _files(path: str, listed: Iterable[str]) -> list[Path]:
     return inside
 
 
-def _unchecked(files: list[Path], wanted: Shape) -> Iterator[Item]:
+def _unchecked(files: list[Path], expected: Shape) -> Iterator[Item]:
     for path in files:
         name = _printable(str(path))
         try:
             if path.suffix.lower() in ARRAYS:
-                yield from _of_array(name, _array(path), wanted)
+                yield from _of_array(name, _array(path), expected)
             else:
                 yield Item(name, _picture(path))
         except DataError as error:
@@ -119,14 +119,14 @@ def _pixels(picture: Image) -> NDArray[np.float32]:
 def _array(path: Path) -> AnyArray:
     try:
         with path.open("rb") as file:
-            found: Any = np.load(file, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                return found
-            names = found.files
+            loaded: Any = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            names = loaded.files
             if len(names) != 1 and "images" not in names:
                 held = ", ".join(names) or "nothing"
                 raise DataError(f"holds {held}; it must hold one array, or one called images")
-            array: AnyArray = found[names[0] if len(names) == 1 else "images"]
+            array: AnyArray = loaded[names[0] if len(names) == 1 else "images"]
             return array
     except (DataError, OSError):
         raise
@@ -136,28 +136,30 @@ def _array(path: Path) -> AnyArray:
         raise DataError(f"is damaged or not an array file ({first_line(error)})") from error
 
 
-def _of_array(name: str, array: AnyArray, wanted: Shape) -> Iterator[Item]:
+def _of_array(name: str, array: AnyArray, expected: Shape) -> Iterator[Item]:
     if array.dtype == np.uint8:
         array = array.astype(np.float32) / np.float32(255)
     if array.dtype.kind != "f":
         raise DataError(f"holds {array.dtype}; images are float (0 to 1) or uint8 (0 to 255)")
-    if array.ndim == 2 or (array.ndim == 3 and _fits(array.shape, wanted) and None not in wanted):
+    if array.ndim == 2 or (
+        array.ndim == 3 and _fits(array.shape, expected) and None not in expected
+    ):
         array = array[None]  # a single image
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4:
         raise DataError(f"has the shape {array.shape}; images are (n, height, width, channels)")
-    if not _fits(array.shape[1:], wanted):
-        raise DataError(f"holds images of {_by(array.shape[1:])}, not {_by(wanted)}")
+    if not _fits(array.shape[1:], expected):
+        raise DataError(f"holds images of {_by(array.shape[1:])}, not {_by(expected)}")
     if not len(array):
         raise DataError("holds no image")
     for i, image in enumerate(array):
         yield Item(f"{name}[{i}]", image.astype(np.float32))
 
 
-def _problem(image: NDArray[np.float32], wanted: Shape) -> str:
-    if not _fits(image.shape, wanted):
-        return f"is {_by(image.shape)}, not {_by(wanted)}"
+def _problem(image: NDArray[np.float32], expected: Shape) -> str:
+    if not _fits(image.shape, expected):
+        return f"is {_by(image.shape)}, not {_by(expected)}"
     if not np.isfinite(image).all():
         return "has a value that is not a number" if np.isnan(image).any() else "is infinite"
     low, high = float(image.min()), float(image.max())
@@ -166,9 +168,9 @@ def _problem(image: NDArray[np.float32], wanted: Shape) -> str:
     return ""
 
 
-def _fits(shape: Shape, wanted: Shape) -> bool:
-    pairs = zip(shape, wanted, strict=False)
-    return len(shape) == len(wanted) and all(w is None or w == s for s, w in pairs)
+def _fits(shape: Shape, expected: Shape) -> bool:
+    pairs = zip(shape, expected, strict=False)
+    return len(shape) == len(expected) and all(e in (None, size) for size, e in pairs)
 
 
 def _by(shape: Shape) -> str:

@@ -170,26 +170,26 @@ def as_labels(answer: Any, n: int) -> Labels:
     Raises ModelError for any other shape, or scores that are not numbers.
     """
     try:
-        found = np.asarray(answer)
+        array = np.asarray(answer)
     except ValueError:
         raise ModelError("the model gave lists of different lengths, not an array") from None
-    if found.shape == (n,) and _whole(found):
-        return found.astype(np.int64)
-    if found.dtype.kind in "fiu" and found.ndim == 2 and len(found) == n and found.shape[1] > 1:
-        if np.isnan(found).any():
+    if array.shape == (n,) and _whole(array):
+        return array.astype(np.int64)
+    if array.dtype.kind in "fiu" and array.ndim == 2 and len(array) == n and array.shape[1] > 1:
+        if np.isnan(array).any():
             raise ModelError("the model gave NaN as a score")
-        return found.argmax(axis=1).astype(np.int64)
-    alone = "; make a label of a single score first" if found.size == n else ""
+        return array.argmax(axis=1).astype(np.int64)
+    alone = "; make a label of a single score first" if array.size == n else ""
     raise ModelError(
-        f"the model gave {found.dtype} of shape {found.shape} for {n} images; "
+        f"the model gave {array.dtype} of shape {array.shape} for {n} images; "
         f"it must give labels ({n},) or scores ({n}, classes){alone}"
     )
 
 
-def _whole(found: AnyArray) -> bool:
-    if found.dtype.kind == "f":
-        return bool(np.isfinite(found).all() and not (found % 1).any())
-    return found.dtype.kind in "iu"
+def _whole(array: AnyArray) -> bool:
+    if array.dtype.kind == "f":
+        return bool(np.isfinite(array).all() and not (array % 1).any())
+    return array.dtype.kind in "iu"
 
 
 def labels_under(
