@@ -12,13 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from nmutant_cli.errors import ArtifactError, DataError, NMutantError, first_line
-from nmutant_cli.types import AnyArray
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from nmutant_cli.types import AnyArray
 
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
@@ -85,6 +84,8 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, AnyArray]:
 
     Raises DataError if the file is missing, damaged, pickled or lacks an array.
     """
+    import numpy as np
+
     remedy = "get the file again"
     try:
         if path.is_file() and not zipfile.is_zipfile(path):  # NumPy would take it for a pickle
