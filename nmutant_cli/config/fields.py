@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -35,5 +35,11 @@ DetectorName = Literal[
 ]  # fmt: skip
 
 
+def _first_line(schema: dict[str, Any]) -> None:
+    """What follows it in a docstring is for Python, not for the JSON schema."""
+    if "description" in schema:
+        schema["description"] = schema["description"].splitlines()[0]
+
+
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_first_line)

@@ -1,13 +1,10 @@
-"""Every setting of a run, typed, range-checked and frozen.
-
-``config_file`` reads YAML into these models; ``configs/README.md`` explains each key to users.
-"""
+"""Every setting of a run, typed, range-checked and frozen; configs/README.md explains each."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nmutant_cli.config.attacks import AnyAttack
 from nmutant_cli.config.fields import (
@@ -232,20 +229,13 @@ class Runtime(Section):
     """Mutations labelled in one call of the network; ``auto`` measures what is fastest here."""
 
 
-def _without_example(schema: dict[str, Any]) -> None:
-    schema["description"] = schema["description"].splitlines()[0]
-
-
 class Settings(Section):
     """Everything a run depends on.
 
     >>> from nmutant_cli import Settings
-    >>> settings = Settings(dataset="mnist", model={"network": "mnist", "epochs": 6})
-    >>> settings.detection.alpha, settings.mutation.kinds
-    (0.05, ('light', 'occlusion', 'blackout'))
+    >>> Settings(dataset="mnist", model={"network": "mnist", "epochs": 6}).detection.alpha
+    0.05
     """
-
-    model_config = ConfigDict(json_schema_extra=_without_example)
 
     dataset: DatasetName
     seed: Annotated[int, Field(ge=0, strict=True)] = 20180514
