@@ -27,7 +27,8 @@ import pandas as pd
 from scipy.stats import betabinom
 
 from nmutant_cli.own_model import guarantee
-from nmutant_cli.own_model.guarantee import Changes, Chosen, Requirement, choose, decide
+from nmutant_cli.own_model.calibration import Requirement
+from nmutant_cli.own_model.guarantee import Changes, Chosen, choose, decide
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import Bools, Verdict
 

@@ -12,10 +12,10 @@ from scipy.stats import binom
 from nmutant_cli.detection.exact import Mixture, curves
 from nmutant_cli.detection.sprt import SequentialTest, run
 from nmutant_cli.errors import ConfigError, DataError
+from nmutant_cli.own_model.calibration import Requirement
 from nmutant_cli.own_model.guarantee import (
     LEAST,
     ODDS,
-    Requirement,
     allowed_alarms,
     choose,
     images_needed,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 
 from nmutant_cli.config.settings import Mutation
 from nmutant_cli.errors import ConfigError, DataError
-from nmutant_cli.mutation.sensitivity import changes_of, checked, streams
-from nmutant_cli.own_model.calibration import Calibration, ModelIdentity
-from nmutant_cli.own_model.guarantee import Requirement, choose, parts
+from nmutant_cli.mutation.sensitivity import Labeller, changes_of, checked, streams
+from nmutant_cli.own_model.calibration import Calibration, ModelIdentity, Requirement
+from nmutant_cli.own_model.guarantee import Chosen, choose, parts
 from nmutant_cli.own_model.model import Answer, labels_under
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import AnyArray, Bools, Images
@@ -66,28 +67,9 @@ def calibrate(
     """
     mutation = mutation or Mutation()
     requirement = Requirement(target, probability, power, alpha, beta)
-    _in_range(kappa, step_sizes)
-    sets = adversarial if isinstance(adversarial, Mapping) else {"adversarial": adversarial}
-    images = checked(clean, None)
-    attacked = {
-        name: checked(array, images.shape[1:]) for name, array in sets.items() if array is not None
-    }
-    # What cannot succeed is not measured.
-    parts(len(images), requirement, np.random.default_rng(0))
-    if not attacked and (kappa is None or len(step_sizes) != 1):
-        raise DataError(
-            "without adversarial images a calibration needs one step size and the kappa, at that "
-            "step size, of the inputs to be detected"
-        )
+    images, attacked = _checked(clean, adversarial, requirement, kappa, step_sizes)
     label = labels_under(predict, mutation, batch_size)
-
-    def measured(images: Images) -> dict[float, Bools]:
-        sources = streams(images, mutation, seed, "calibrate")
-        return {
-            step: changes_of(label(step), images, sources, mutations, progress)
-            for step in step_sizes
-        }
-
+    measured = partial(_changes, label, step_sizes, mutation, seed, mutations, progress)
     chosen = choose(
         measured(images),
         {name: measured(array) for name, array in attacked.items()},
@@ -96,6 +78,53 @@ def calibrate(
         kappa=kappa,
         seed=seed,
     )
+    return _calibration(chosen, mutation, images, network)
+
+
+def _checked(
+    clean: AnyArray,
+    adversarial: AnyArray | Mapping[str, AnyArray] | None,
+    requirement: Requirement,
+    kappa: float | None,
+    step_sizes: Sequence[float],
+) -> tuple[Images, dict[str, Images]]:
+    """Clean images and adversarial sets; what cannot succeed is refused before it is measured."""
+    if kappa is not None and not 0 < kappa < 1:
+        raise ConfigError(f"kappa: {kappa} is not allowed; it must be in (0, 1)")
+    if not step_sizes or not all(0 < step < np.inf for step in step_sizes):
+        raise ConfigError(f"step_sizes: {step_sizes} is not allowed; give numbers above 0")
+    sets = adversarial if isinstance(adversarial, Mapping) else {"adversarial": adversarial}
+    images = checked(clean, None)
+    attacked = {
+        name: checked(array, images.shape[1:]) for name, array in sets.items() if array is not None
+    }
+    parts(len(images), requirement, np.random.default_rng(0))
+    if not attacked and (kappa is None or len(step_sizes) != 1):
+        raise DataError(
+            "without adversarial images a calibration needs one step size and the kappa, at that "
+            "step size, of the inputs to be detected"
+        )
+    return images, attacked
+
+
+def _changes(
+    label: Callable[[float], Labeller],
+    step_sizes: Sequence[float],
+    mutation: Mutation,
+    seed: int,
+    mutations: int,
+    progress: Callable[[int], None],
+    images: Images,
+) -> dict[float, Bools]:
+    sources = streams(images, mutation, seed, "calibrate")
+    return {
+        step: changes_of(label(step), images, sources, mutations, progress) for step in step_sizes
+    }
+
+
+def _calibration(
+    chosen: Chosen, mutation: Mutation, images: Images, network: ModelIdentity | None
+) -> Calibration:
     rows, columns, channels = images.shape[1:]
     return Calibration(
         **asdict(chosen.test),
@@ -106,10 +135,3 @@ def calibrate(
         promise=chosen.promise,
         evidence=chosen.evidence,
     )
-
-
-def _in_range(kappa: float | None, step_sizes: Sequence[float]) -> None:
-    if kappa is not None and not 0 < kappa < 1:
-        raise ConfigError(f"kappa: {kappa} is not allowed; it must be in (0, 1)")
-    if not step_sizes or not all(0 < step < np.inf for step in step_sizes):
-        raise ConfigError(f"step_sizes: {step_sizes} is not allowed; give numbers above 0")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +24,7 @@ from nmutant_cli.config.fields import (
 from nmutant_cli.config.loading import validated
 from nmutant_cli.config.settings import Mutation
 from nmutant_cli.detection.sprt import SequentialTest
+from nmutant_cli.errors import ConfigError
 from nmutant_cli.files import replacing
 
 Share = Annotated[Number, Field(ge=0, le=1)]
@@ -33,6 +35,26 @@ HEADER = """\
 # called adversarial is at most `false_alarm_rate`. It holds for this model, for inputs like
 # those images, and only while nothing but `evidence` and comments is changed here.
 """
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What is asked of a test: chances in (0, 1), ``alpha`` and ``beta`` as in a `SequentialTest`.
+
+    Raises ConfigError for others.
+    """
+
+    target: float = 0.05
+    probability: float = 0.95
+    power: float = 0.9
+    alpha: float = 0.05
+    beta: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            top = 0.5 if name in ("alpha", "beta") else 1
+            if not 0 < value < top:
+                raise ConfigError(f"{name}: {value} is not allowed; it must be in (0, {top})")
 
 
 class ModelIdentity(Section):

@@ -38,7 +38,7 @@ from nmutant_cli.detection.exact import Mixture
 from nmutant_cli.detection.intervals import clopper_pearson
 from nmutant_cli.detection.sprt import SequentialTest, TestBatch
 from nmutant_cli.errors import ConfigError, DataError
-from nmutant_cli.own_model.calibration import Evidence, Promise, Rate
+from nmutant_cli.own_model.calibration import Evidence, Promise, Rate, Requirement
 from nmutant_cli.types import Bools, Floats, Ints, Verdict
 
 ODDS = (2.0, 4.0, 8.0, 16.0, 32.0)
@@ -58,26 +58,6 @@ class Design(NamedTuple):
     step_size: float
     odds: float
     cap: int
-
-
-@dataclass(frozen=True)
-class Requirement:
-    """What is asked of a test: chances in (0, 1), ``alpha`` and ``beta`` as in a `SequentialTest`.
-
-    Raises ConfigError for others.
-    """
-
-    target: float = 0.05
-    probability: float = 0.95
-    power: float = 0.9
-    alpha: float = 0.05
-    beta: float = 0.05
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            top = 0.5 if name in ("alpha", "beta") else 1
-            if not 0 < value < top:
-                raise ConfigError(f"{name}: {value} is not allowed; it must be in (0, {top})")
 
 
 @dataclass(frozen=True)
