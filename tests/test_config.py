@@ -270,9 +270,10 @@ def test_the_schema_describes_the_settings():
     outcome = nmutant("schema")
     assert (outcome.code, outcome.stderr) == (0, "")
     schema = json.loads(outcome.stdout)
-    assert set(schema["properties"]) == set(Settings.model_fields)
+    assert set(schema["properties"]) == {"extends", *Settings.model_fields}
     assert schema["additionalProperties"] is False
-    assert schema["required"] == ["dataset", "model"]
+    assert schema["then"] == {"required": ["dataset", "model"]}
+    assert schema["if"] == {"not": {"required": ["extends"]}}
     black_box = schema["$defs"]["BlackBoxParams"]["properties"]
     assert "lambda" in black_box
     assert "lambda_" not in black_box

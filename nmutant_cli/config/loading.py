@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,21 +41,21 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def find(name: str) -> Path:
-    """The config called ``name``: a path if there is such a file, else a name in `config_folder`.
+def find(name: str, beside: Path = Path(), asked: str = "--config ") -> Path:
+    """The config called ``name``: a file in the folder ``beside``, else a name in `config_folder`.
 
-    Raises ConfigError if there is neither.
+    Raises ConfigError if there is neither; ``asked`` says where the name stands.
     """
     with contextlib.suppress(OSError):  # such as a name that is too long
-        if Path(name).is_file():
-            return Path(name)
+        if (beside / name).is_file():
+            return beside / name
     folder = config_folder()
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name.removesuffix(".yaml") in known:
         return folder / f"{name.removesuffix('.yaml')}.yaml"
     hint = did_you_mean(Path(name).name.removesuffix(".yaml"), known)
     raise _error(
-        f"--config {name}: no such file, nor one of the configs that come along: "
+        f"{asked}{name}: no such file, nor one of the configs that come along: "
         f"{', '.join(known)}{hint}"
     )
 
@@ -81,16 +81,56 @@ def read(path: Path) -> dict[str, Any]:
     return document
 
 
+def merged(base: Mapping[Any, Any], difference: Mapping[Any, Any]) -> dict[Any, Any]:
+    """``base`` changed by ``difference``: sections entry by entry, everything else as a whole."""
+    both = dict(base)
+    for key, value in difference.items():
+        old = both.get(key)
+        inner = isinstance(old, dict) and isinstance(value, dict)
+        both[key] = merged(old, value) if inner else value
+    return both
+
+
+def _chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The config at ``path``, then those it extends, each with the settings in its own file."""
+    chain: dict[Path, tuple[Path, dict[str, Any]]] = {}
+    while True:
+        document = read(path)
+        chain[path.resolve()] = path, document
+        if "extends" not in document:
+            return list(chain.values())
+        base = document.pop("extends")
+        if not isinstance(base, str):
+            raise _error(
+                f"{path}: extends: {_show(base)} is not allowed; it must be a text, "
+                "the name or the path of a config"
+            )
+        extended = find(base, path.parent, f"{path}: extends: ")
+        if extended.resolve() in chain:
+            raise _error(f"{path}: extends: {base} extends this config in turn; name another")
+        path = extended
+
+
 def load(
-    name: str, overrides: Sequence[str] = (), seed: int | None = None
+    name: str,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    difference: Mapping[str, Any] | None = None,
 ) -> tuple[Path, settings.Settings]:
-    """Read config ``name``, apply ``section.key=value`` overrides and ``seed``, and validate.
+    """Read config ``name`` and those it extends, and validate.
+
+    Changed, in this order, by the settings in ``difference``, by ``section.key=value`` overrides
+    and by ``seed``.
 
     Raises ConfigError, in one line, for an unreadable file, malformed YAML, an unknown key or a
     value that is not allowed.
     """
     path = find(name)
-    document = read(path)
+    chain = _chain(path)
+    document: dict[str, Any] = {}
+    for _, own in reversed(chain):
+        document = merged(document, own)
+    document = merged(document, difference or {})
     sources: dict[str, str] = {}
     for override in overrides:
         sources[_override(document, override)] = f"--set {override}"
@@ -101,7 +141,8 @@ def load(
         return path, settings.Settings.model_validate(document)
     except ValidationError as error:
         field, problem = _explain(error, document)
-        source = next((text for key, text in sources.items() if _covers(key, field)), path)
+        said = [text for key, text in sources.items() if _covers(key, field)]
+        source = [*said, *(file for file, own in chain if _holds(own, field)), path][0]
         raise _error(f"{source}: {problem}") from error
 
 
@@ -127,8 +168,30 @@ def load_config(
 
 
 def json_schema() -> str:
-    """The JSON schema of a config file, for editors."""
-    return json.dumps(settings.Settings.model_json_schema(), indent=2) + "\n"
+    """The JSON schema of a config file, for editors.
+
+    A config that extends another may leave out any key, and with null an entry of the other one.
+    """
+    schema = settings.Settings.model_json_schema()
+    needed = schema["required"]
+    _nothing_required(schema)
+    extends = {"type": "string", "description": "The config that this one is the difference to."}
+    schema["properties"] = {"extends": extends, **schema["properties"]}
+    schema |= {"if": {"not": {"required": ["extends"]}}, "then": {"required": needed}}
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _nothing_required(schema: Any) -> None:
+    """Take back, in place, what a whole config must have and a difference need not."""
+    if isinstance(schema, dict):
+        schema.pop("required", None)
+        if schema.pop("discriminator", None):  # without its method an attack may be of several
+            schema["anyOf"] = schema.pop("oneOf")
+        for name, entry in schema.get("patternProperties", {}).items():
+            schema["patternProperties"][name] = {"anyOf": [entry, {"type": "null"}]}
+    for inner in schema.values() if isinstance(schema, dict) else schema:
+        if isinstance(inner, dict | list):
+            _nothing_required(inner)
 
 
 def _error(text: str) -> ConfigError:
@@ -157,6 +220,17 @@ def _override(document: dict[str, Any], text: str) -> str:
         section = section[key]
     section[keys[-1]] = parsed
     return ".".join(keys)
+
+
+def _holds(document: Any, field: str) -> bool:
+    """Whether ``field``, or a list or value that it is a part of, is set in ``document``."""
+    for key in field.split("."):
+        if not isinstance(document, dict):
+            return True
+        if key not in document:
+            return False
+        document = document[key]
+    return True
 
 
 def _covers(changed: str, field: str) -> bool:
