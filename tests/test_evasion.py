@@ -5,11 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import nmutant, options
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nmutant_cli.config.loading import load
 from nmutant_cli.errors import ArtifactError
-from nmutant_cli.report.evasion import ATTEMPT, WORST, joint_success
+from nmutant_cli.files import read_records
+from nmutant_cli.pipeline.compare import changes_in, threshold
+from nmutant_cli.pipeline.evade import published_adversarial
+from nmutant_cli.pipeline.samples import SampleSet
+from nmutant_cli.report.evasion import ATTEMPT, WORST, by_attack, curves, joint_success
 from nmutant_cli.report.figures.evasion import evasion_figure
 from nmutant_cli.report.figures.style import to_png
 
@@ -97,3 +103,66 @@ def test_the_figure_has_a_panel_for_each_detector_and_a_line_for_each_attack():
     assert to_png(figure) == to_png(evasion_figure(table, "MNIST"))
     many = pd.concat([table.assign(detector=f"d{i}") for i in range(6)])
     assert sum(axes.axison for axes in evasion_figure(many, "MNIST").axes) == 6
+
+
+def test_attacks_by_hand():
+    table = by_attack(CASE[CASE["detector"] == "kappa"])
+    assert table.columns.tolist() == [
+        "detector", "attack", "attempts", "fooled_percent", "joint_success_percent", "median_l2",
+    ]  # fmt: skip
+    assert table["attack"].tolist() == ["cw", "adaptive"]
+    assert table["attempts"].tolist() == [5, 4]
+    assert table["fooled_percent"].tolist() == [80, 75]
+    assert table["joint_success_percent"].tolist() == [40, 75]
+    assert table["median_l2"].tolist() == [2, 2]
+
+
+def test_the_worst_case_leaves_out_attacks_on_other_images():
+    rows = [("d", attack, image, 1.0, True, attack != "b") for attack in "abc" for image in (0, 1)]
+    table = curves(attempts(*rows, ("d", "other", 9, 0.5, True, True)))
+    assert table["budget"].unique().tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert set(table["attack"]) == {"a", "b", "c", "other", WORST}
+    assert table[table["attack"] == WORST]["images"].eq(2).all()
+    assert percents(table, "d")["other"] == [0, 0, 100, 100, 100]
+    assert percents(table, "d")[WORST] == [0, 0, 0, 0, 100]
+
+
+def test_the_published_rule_is_that_of_table_2():
+    detection = load("mnist")[1].detection
+    calm, nervous = np.zeros((3, 200), bool), np.ones((2, 200), bool)
+    assert not published_adversarial(calm, detection, 0.0017).any()
+    assert published_adversarial(nervous, detection, 0.0017).all()
+
+
+SMALL = ("compare.clean=400", "compare.mutations=20", "compare.detectors=[kappa,margin]")
+
+
+def test_the_stage_counts_what_fools_and_passes(folder):
+    outcome = nmutant("evade", *options(folder, *SMALL))
+    assert outcome.code == 0, outcome
+    paths = [
+        folder / name for name in ("evasion.csv", "evasion-attacks.csv", "figures/evasion.png")
+    ]
+    assert outcome.stdout.splitlines()[-3:] == [str(path) for path in paths]
+    table = pd.read_csv(paths[1]).set_index(["detector", "attack"])
+    scores = read_records(folder / "compare" / "margin-base.csv")
+    limit = threshold(scores.loc[scores["samples"] == "clean", "score"].to_numpy(), 0.05)
+    changes = changes_in(read_records(folder / "compare" / "kappa-base.csv"), 20)
+    assert changes.shape[1] == 20
+    for slug, title in (("fgsm", "FGSM"), ("cw", "C&W"), ("jsma", "JSMA"), ("bb", "BB")):
+        samples = SampleSet.load(folder / "adversarial" / f"{slug}.npz")
+        own = scores[scores["samples"] == slug].set_index("index")["score"]
+        fooled, both = 0, 0
+        for i in range(len(samples)):
+            if samples.counts[i] and samples.label8[i] != samples.true[i]:
+                fooled += 1
+                both += own[i] <= limit
+        row = table.loc[("logit margin", title)] if ("logit margin", title) in table.index else None
+        assert row is not None, table.index
+        assert row["attempts"] == len(samples)
+        assert row["fooled_percent"] == pytest.approx(100 * fooled / len(samples), abs=0.01)
+        assert row["joint_success_percent"] == pytest.approx(100 * both / len(samples), abs=0.01)
+        assert ("published rule, mu 1.2", title) in table.index
+    made = [path.stat().st_mtime_ns for path in paths]
+    assert nmutant("evade", "-q", *options(folder, *SMALL)).code == 0
+    assert [path.stat().st_mtime_ns for path in paths] == made

@@ -17,6 +17,7 @@ COMMANDS = {
     "detect": "detect:detect",
     "report": "stages:report",
     "compare": "stages:compare",
+    "evade": "stages:evade",
     "run": "stages:run",
     "plan": "plan:plan",
     "estimate": "plan:estimate",

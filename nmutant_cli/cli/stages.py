@@ -89,6 +89,21 @@ def compare(experiment: Experiment) -> None:
     show(f"{to_text(stage.short(table))}\n\n{to_text(costs)}", *paths)
 
 
+@click.command("evade")
+@experiment_command
+def evade(experiment: Experiment) -> None:
+    """How often attacks fool the network and pass a detector: evasion.csv, a figure.
+
+    Compares the detectors first where that is not done.
+    """
+    from nmutant_cli.files import read_records
+    from nmutant_cli.pipeline import evade
+    from nmutant_cli.report.tables import to_text
+
+    paths = evade.evade(experiment)
+    show(to_text(read_records(paths[1])), *paths)
+
+
 def _check_only(config: Path, run: Path, committed: str) -> None:
     """Say what is worse than the committed results, and exit with 1 if anything is."""
     from nmutant_cli.paper.checking import check

@@ -13,7 +13,14 @@ from nmutant_cli.datasets import DATASET_TITLES
 from nmutant_cli.detectors import DETECTORS
 from nmutant_cli.files import file_digest, read_records
 from nmutant_cli.pipeline.experiment import Experiment
-from nmutant_cli.pipeline.scores import CLEAN, file_of, in_first_half, known_to, scored
+from nmutant_cli.pipeline.scores import (
+    CLEAN,
+    SCORES_TEXT,
+    file_of,
+    in_first_half,
+    known_to,
+    scored,
+)
 from nmutant_cli.report.figures.comparison import comparison_figure
 from nmutant_cli.report.roc import FALSE_ALARMS, with_intervals
 from nmutant_cli.report.tables import NORMAL
@@ -28,7 +35,7 @@ def compare(experiment: Experiment) -> list[Path]:
     """Write comparison.csv, costs.csv and the figure; their paths, in that order."""
     settings, parts = experiment.settings, scored(experiment)
     digests = {"-".join(key): file_digest(part) for key, part in parts.items()}
-    frames = {key: read_records(part) for key, part in parts.items()}
+    frames = {key: read_records(part, SCORES_TEXT) for key, part in parts.items()}
     ingredients = experiment.ingredients("compare", {"parts": digests, "table": 3})
 
     def table(path: Path) -> Mapping[str, Any]:

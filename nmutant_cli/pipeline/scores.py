@@ -26,6 +26,8 @@ from nmutant_cli.types import Images
 
 CLEAN = "clean"
 """The set of clean images that the thresholds come from."""
+SCORES_TEXT = ("changes",)
+"""Columns of a file of scores that hold hexadecimal digits."""
 
 
 def scored(experiment: Experiment) -> dict[tuple[str, str], Path]:

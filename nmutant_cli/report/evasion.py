@@ -48,3 +48,39 @@ def joint_success(attempts: pd.DataFrame, budgets: Sequence[float]) -> pd.DataFr
             rows.append((detector, attack, float(budget), len(nearest), percent))
     columns = ["detector", "attack", "budget", "images", "joint_success_percent"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def curves(attempts: pd.DataFrame) -> pd.DataFrame:
+    """`joint_success` at every quarter of a distance, up to the longest that evaded.
+
+    The worst case is over the attacks that were tried on the same images, which most were.
+    """
+    distances = attempts.loc[attempts["fooled"] & attempts["passed"], "l2"]
+    budgets = np.arange(0, (distances.max() if len(distances) else 1) + 0.25, 0.25).tolist()
+    images = {
+        attack: tuple(sorted(set(tried))) for attack, tried in attempts.groupby("attack")["image"]
+    }
+    usual = pd.Series(images).mode()[0]
+    same = attempts["attack"].isin([attack for attack, those in images.items() if those == usual])
+    table = joint_success(attempts[same], budgets)
+    if same.all():
+        return table
+    others = joint_success(attempts[~same], budgets)
+    return pd.concat([table, others[others["attack"] != WORST]], ignore_index=True)
+
+
+def by_attack(attempts: pd.DataFrame) -> pd.DataFrame:
+    """A row for each detector and attack, whatever the distance.
+
+    ``attempts``; how many ``fooled_percent`` and how many passed too, ``joint_success_percent``;
+    ``median_l2`` of the latter.
+    """
+    attempts = attempts.assign(both=attempts["fooled"] & attempts["passed"])
+    keys = ["detector", "attack"]
+    table = attempts.groupby(keys, sort=False).agg(
+        attempts=("both", "size"),
+        fooled_percent=("fooled", lambda fooled: 100 * fooled.mean()),
+        joint_success_percent=("both", lambda both: 100 * both.mean()),
+    )
+    evaded = attempts[attempts["both"]].groupby(keys, sort=False)["l2"]
+    return table.assign(median_l2=evaded.median()).round(2).reset_index()
