@@ -27,6 +27,10 @@ print(code, *({"tensorflow", "keras", "numpy", "pandas", "matplotlib"} & set(sys
         (["run", "--set", "detection.alpha=0"], 2),
         (["run", "--config", "digts"], 2),
         (["schema"], 0),
+        (["study", "--help"], 0),
+        (["study", "sweep", "--help"], 0),
+        (["study", "netwroks", "run"], 2),
+        (["study", "networks", "nowhere"], 2),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

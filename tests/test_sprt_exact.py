@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nmutant_cli.config.settings import Detection
 from nmutant_cli.detection.exact import Mixture, achieved, curves, ends, quantile, stopping
 from nmutant_cli.detection.sprt import RULES, SequentialTest, TestBatch, run
+from nmutant_cli.studies.from_kappa import beta
 from nmutant_cli.types import Verdict
 
 MNIST_MU = (1.2, 1.5, 1.8, 2.0)
@@ -245,12 +246,6 @@ def test_table_2_stops_without_a_change(mu, n):
     assert 2 * quantile(stopping(test, [0]), 0.99)[0] == n
 
 
-@pytest.fixture
-def beta_mixture(script):
-    """Beta-distributed kappas with Table 1's mean and interval, by Gauss-Jacobi quadrature."""
-    return script("from_kappa").beta
-
-
 CIFAR10 = {  # size, mean and interval at step 1 (JSMA's columns are in reverse order)
     "JSMA": (299, 0.6615, 0.0316),
     "C&W": (379, 0.5406, 0.0345),
@@ -268,10 +263,10 @@ PROTOCOL = {
 
 
 @pytest.mark.parametrize("name", CIFAR10)
-def test_published_rule_predicts_table_2_of_cifar10(name, beta_mixture):
+def test_published_rule_predicts_table_2_of_cifar10(name):
     """Nothing is fitted. Counts vary by about 7 to 9 with the samples drawn."""
     size, mean, interval = CIFAR10[name]
-    mixture = beta_mixture(mean, interval, size)
+    mixture = beta(mean, interval, size)
     for i, mu in enumerate(CIFAR_MU):
         at = mixture.under(of_paper("published", 0.2418, mu))
         mutations, changes = at.given(Verdict.ADVERSARIAL)
@@ -281,8 +276,8 @@ def test_published_rule_predicts_table_2_of_cifar10(name, beta_mixture):
             assert changes == pytest.approx(c, rel=0.05)
 
 
-def test_a_correct_test_would_have_needed_far_more_on_cifar10(beta_mixture):
-    at = beta_mixture(0.6615, 0.0316, 299).under(of_paper("wald", 0.2418, 1.01))
+def test_a_correct_test_would_have_needed_far_more_on_cifar10():
+    at = beta(0.6615, 0.0316, 299).under(of_paper("wald", 0.2418, 1.01))
     mutations, changes = at.given(Verdict.ADVERSARIAL)
     assert 299 * at.adversarial == pytest.approx(278, abs=3)
     assert mutations == pytest.approx(344, rel=0.03)

@@ -18,6 +18,7 @@ COMMANDS = {
     "report": "stages:report",
     "compare": "stages:compare",
     "evade": "stages:evade",
+    "study": "study:command",
     "run": "stages:run",
     "plan": "plan:plan",
     "estimate": "plan:estimate",

@@ -41,22 +41,24 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def find(name: str, beside: Path = Path(), asked: str = "--config ") -> Path:
-    """The config called ``name``: a file in the folder ``beside``, else a name in `config_folder`.
+def find(
+    name: str, beside: Path = Path(), asked: str = "--config ", folder: Path | None = None
+) -> Path:
+    """The config called ``name``: a file in the folder ``beside``, else a name in ``folder``.
 
-    Raises ConfigError if there is neither; ``asked`` says where the name stands.
+    That is `config_folder` if not given. Raises ConfigError if there is neither; ``asked`` says
+    where the name stands.
     """
     with contextlib.suppress(OSError):  # such as a name that is too long
         if (beside / name).is_file():
             return beside / name
-    folder = config_folder()
+    folder = folder or config_folder()
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name.removesuffix(".yaml") in known:
         return folder / f"{name.removesuffix('.yaml')}.yaml"
     hint = did_you_mean(Path(name).name.removesuffix(".yaml"), known)
     raise _error(
-        f"{asked}{name}: no such file, nor one of the configs that come along: "
-        f"{', '.join(known)}{hint}"
+        f"{asked}{name}: no such file, nor one of those that come along: {', '.join(known)}{hint}"
     )
 
 
@@ -86,8 +88,9 @@ def merged(base: Mapping[Any, Any], difference: Mapping[Any, Any]) -> dict[Any, 
     both = dict(base)
     for key, value in difference.items():
         old = both.get(key)
-        inner = isinstance(old, dict) and isinstance(value, dict)
-        both[key] = merged(old, value) if inner else value
+        both[key] = (
+            merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        )
     return both
 
 

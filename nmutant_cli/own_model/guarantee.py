@@ -170,15 +170,18 @@ def choose(
     *,
     kappa: float | None = None,
     seed: int = 0,
+    ratios: Sequence[float] = ODDS,
+    shares: Sequence[float] = CAPS,
 ) -> Chosen:
     """The cheapest test with the wanted power, made to keep the promise on clean images.
 
     With the first of the `parts` and one half of each adversarial set every step size, odds ratio
-    and cap is given the p0 that its scores ask for; the exact recursion over the measured kappas
-    then gives the power (the mean over the sets; with no sets, at the one ``kappa``) and the mean
-    number of mutations of a clean image. Taken is the cheapest of those with the wanted power,
-    else the most powerful. The second part gives the p0 that is certified, the third part and the
-    other halves the evidence. ``seed`` is what ``rng`` was made from, noted there.
+    (of ``ratios``) and cap (as ``shares`` of the measured mutations) is given the p0 that its
+    scores ask for; the exact recursion over the measured kappas then gives the power (the mean over
+    the sets; with no sets, at the one ``kappa``) and the mean number of mutations of a clean image.
+    Taken is the cheapest of those with the wanted power, else the most powerful. The second part
+    gives the p0 that is certified, the third part and the other halves the evidence. ``seed`` is
+    what ``rng`` was made from, noted there.
 
     Raises DataError if there are too few images, or neither an adversarial set nor a ``kappa``;
     ConfigError if too few mutations were measured for alpha and beta.
@@ -198,7 +201,9 @@ def choose(
         for step, changes in clean.items()
     }
     learning = {step: changes[choosing] for step, changes in clean.items()}
-    best = cheapest(learning, kappas, len(choosing) * alarms // len(certifying), requirement)
+    tried = designs(clean, requirement, ratios, shares)
+    allowed = len(choosing) * alarms // len(certifying)
+    best = cheapest(tried, learning, kappas, allowed, requirement)
     step = best.step_size
     test = fitted(best, clean[step][certifying], alarms, requirement)
     power, cost = kappas[step].expected(test)
@@ -222,18 +227,24 @@ def choose(
 
 
 def cheapest(
-    clean: Changes, kappas: Mapping[float, Kappas], allowed: int, requirement: Requirement
+    tried: Sequence[Design],
+    clean: Changes,
+    kappas: Mapping[float, Kappas],
+    allowed: int,
+    requirement: Requirement,
 ) -> Design:
     """The cheapest design with the wanted power, else the most powerful one."""
     ranks = {}
-    for design in designs(clean, requirement):
+    for design in tried:
         test = fitted(design, clean[design.step_size], allowed, requirement)
         power, cost = kappas[design.step_size].expected(test)
         ranks[design] = (0.0 if power >= requirement.power else 1 - power), cost
     return min(ranks, key=ranks.__getitem__)
 
 
-def designs(clean: Changes, requirement: Requirement) -> list[Design]:
+def designs(
+    clean: Changes, requirement: Requirement, ratios: Sequence[float], shares: Sequence[float]
+) -> list[Design]:
     """What is tried: caps at which "normal" can be said well before them.
 
     Raises ConfigError if there is none.
@@ -241,8 +252,8 @@ def designs(clean: Changes, requirement: Requirement) -> list[Design]:
     tried = [
         Design(step, odds, cap)
         for step, changes in clean.items()
-        for odds in ODDS
-        for cap in (int(changes.shape[1] * share) for share in CAPS)
+        for odds in ratios
+        for cap in (int(changes.shape[1] * share) for share in shares)
         if cap > 2 * _unchanged(odds, requirement.alpha, requirement.beta)
     ]
     if not tried:

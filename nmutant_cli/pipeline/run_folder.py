@@ -27,6 +27,8 @@ from nmutant_cli.files import digest_of, fault_reason, file_digest, replacing
 from nmutant_cli.networks import backend
 
 ENTRY_KEYS = {"digest", "sha256", "ingredients", "counts", "seconds", "versions"}
+SAMPLES = (".keras", ".npz")
+"""How networks and sample sets end, the artefacts that nothing was measured for."""
 LIBRARIES = ("nmutant", "tensorflow", "keras", "cleverhans", "numpy", "jax", "torch")
 Build = Callable[[Path], Mapping[str, Any] | None]
 """Writes the artefact to the path it is given; returns counts for the manifest."""
@@ -99,7 +101,7 @@ class RunFolder:
                 "ingredients": dict(ingredients),
                 "counts": dict(counts or {}),
                 "seconds": round(time.monotonic() - start, 3),
-                "versions": _versions(),
+                "versions": versions(),
             }
         self._entries[name] = entry
         self._made.add(name)
@@ -210,7 +212,8 @@ def _piece(line: bytes) -> tuple[str, Any] | None:
     return (key, value) if whole and isinstance(key, str) else None
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python and our libraries; of the backend and its device where Keras is imported."""
     found = {"python": platform.python_version()}
     for library in LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
@@ -218,3 +221,22 @@ def _versions() -> dict[str, str]:
     if "keras" in sys.modules:
         found |= {"backend": backend.name(), "device": backend.device()}
     return found
+
+
+def copy_samples(source: Path, target: Path) -> None:
+    """Networks, sample sets and their manifest entries; nothing that was measured.
+
+    Raises ArtifactError if the manifest is missing or damaged.
+    """
+    try:
+        entries = json.loads((source / "manifest.json").read_text("utf-8"))["artefacts"]
+        kept = {name: entry for name, entry in entries.items() if name.endswith(SAMPLES)}
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ArtifactError(f"{source / 'manifest.json'}: missing or damaged") from error
+    target.mkdir(parents=True)
+    for path in source.rglob("*"):
+        if path.suffix in SAMPLES and not path.name.startswith("."):
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+    (target / "manifest.json").write_text(json.dumps({"artefacts": kept}), "utf-8")

@@ -1,4 +1,8 @@
-"""The same table from several networks: one network's interval says nothing about the next one."""
+"""Tables 1 and 2 over several networks, each in a run folder of its own.
+
+One network's interval says nothing about the next one. How every value lies over the networks,
+beside the published one. The runs may differ in size: say so where you show it.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,22 @@ import pandas as pd
 from scipy.stats import t
 
 from nmutant_cli.paper.published import TABLE1_KEY, TABLE2_KEY, table1, table2
+from nmutant_cli.report.figures.networks import spread_figure
+from nmutant_cli.studies.study import Findings, Inputs
 
 TABLE1_SPREAD = ["kappa_percent"]
 TABLE2_SPREAD = ["accuracy_percent", "mutations"]
+
+
+def study(inputs: Inputs) -> Findings:
+    """networks-table1.csv, networks-table2.csv and the figure networks.png."""
+    first = [inputs.table(r, "table1.csv", [*TABLE1_KEY, *TABLE1_SPREAD]) for r in inputs.runs]
+    second = [
+        inputs.table(r, "table2.csv", ["rule", *TABLE2_KEY, *TABLE2_SPREAD]) for r in inputs.runs
+    ]
+    tables = {"networks-table1": spread_table1(first), "networks-table2": spread_table2(second)}
+    figure = spread_figure(first, first[0]["dataset"].iloc[0])
+    return Findings(tables, {"networks": figure})
 
 
 def spread_table1(runs: Sequence[pd.DataFrame], confidence: float = 0.95) -> pd.DataFrame:
