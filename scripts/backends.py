@@ -14,22 +14,20 @@ a row differs by more than its flips.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from nmutant_cli.pipeline.run_folder import copy_samples
+
 KEY = ["samples", "index", "source_index", "step_size", "mutations"]
 NMUTANT = "from nmutant_cli.cli import main; main(prog_name='nmutant')"
-MADE_BEFORE = (".keras", ".npz")
 
 
 def main() -> int:
@@ -125,34 +123,18 @@ def worker(rows: str, out: str, folder: str, *options: str) -> None:
         side = shared.patch.shape[1]
         drawn = Mutations.concatenate([identity(1, shape, side), shared])
         clip = experiment.data.bounds if settings.mutation.clip else None
-        for row in wanted.rename(columns={"index": "row"}).itertuples():
-            images, _, where = measured(experiment, row.samples)
-            image = images[[where.index((row.row, row.source_index))] * len(drawn)]
-            network = experiment.network_of(row.samples)
-            label = experiment.label(network, row.step_size)
+        for slug, row, source, step in wanted[KEY[:4]].itertuples(index=False, name=None):
+            images, _, where = measured(experiment, slug)
+            image = images[[where.index((row, source))] * len(drawn)]
+            network = experiment.network_of(slug)
+            label = experiment.label(network, step)
             size = label.batch_size
             parts = [slice(i, i + size) for i in range(0, len(drawn), size)]
             labels.append(np.concatenate([label(image[p], drawn[p]) for p in parts]))
             logits = logits_fn(experiment.model(network), size)
-            top = np.sort(logits(apply(image, drawn, row.step_size, clip)), axis=1)
+            top = np.sort(logits(apply(image, drawn, step, clip)), axis=1)
             margins.append(top[:, -1] - top[:, -2])
     np.savez(out, labels=labels, margins=margins)
-
-
-def copy_samples(source: Path, target: Path) -> None:
-    """Networks, sample sets and their manifest entries; nothing that was measured."""
-    for path in files(source):
-        (target / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source / path, target / path)
-    entries = json.loads((source / "manifest.json").read_text())["artefacts"]
-    kept = {name: e for name, e in entries.items() if name.endswith(MADE_BEFORE)}
-    (target / "manifest.json").write_text(json.dumps({"artefacts": kept}))
-
-
-def files(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
-        if path.suffix in MADE_BEFORE and not path.name.startswith("."):
-            yield path.relative_to(folder)
 
 
 def on(backend: str, code: str, *arguments: object) -> None:

@@ -24,7 +24,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import bench_startup
 import keras
 import numpy as np
 
@@ -43,6 +42,14 @@ SLICE = Path(__file__).parent.parent / "results/mnist/slice"
 BATCHES = (250, 500, 1000, 2000)
 TEST = sprt.SequentialTest("wald", p0=0.0017, p1=0.0051, cap=2000)
 """MNIST's kappa1 at mu 2, which can say normal under the cap."""
+
+NMUTANT = [sys.executable, "-c", "from nmutant_cli.cli import main; main()"]
+TENSORFLOW = [sys.executable, "-c", "import tensorflow"]
+STARTS = {
+    "nmutant_--help": [*NMUTANT, "--help"],
+    "a_config_error": [*NMUTANT, "detect", "--set", "detection.alpha=0"],
+}
+"""Commands that are to answer before TensorFlow would be imported."""
 
 Figures = dict[str, list[float]]
 
@@ -129,7 +136,9 @@ def detection(figures: Figures, model: Any, images: Any, batch: int, rounds: int
                 literal, found.verdict[some], found.n[some], found.c[some], strict=True
             )
         ]
-        figures.setdefault("loop_same_verdicts_percent.mnist", []).append(100 * np.mean(same))
+        figures.setdefault("loop_same_verdicts_percent.mnist", []).append(
+            100 * float(np.mean(same))
+        )
 
 
 def eager(model: Any) -> Any:
@@ -195,11 +204,16 @@ def resnet50(figures: Figures, rounds: int) -> None:
 
 
 def startup(figures: Figures, rounds: int) -> None:
+    """Seconds that a command takes, over those that importing TensorFlow takes."""
+
+    def start(command: list[str]) -> float:
+        return seconds(lambda: subprocess.run(command, capture_output=True, check=False))
+
     for _ in range(rounds):
-        took = {name: bench_startup.seconds(c) for name, c in bench_startup.COMMANDS.items()}
-        for name in ("nmutant --help", "a config error"):
-            key = f"startup_over_tensorflow.{name.replace(' ', '_')}"
-            figures.setdefault(key, []).append(took[name] / took["import tensorflow"])
+        tensorflow = start(TENSORFLOW)
+        for name, command in STARTS.items():
+            key = f"startup_over_tensorflow.{name}"
+            figures.setdefault(key, []).append(start(command) / tensorflow)
 
 
 def memory(figures: Figures) -> None:
@@ -208,11 +222,11 @@ def memory(figures: Figures) -> None:
     One epoch, 50 mutations and a cap of 100 do with the time; work is done in pieces of at most
     50,000 mutations whatever their number.
     """
-    changes = ("model.epochs=1", "variants.longer.epochs=1", "detection.cap=100")
-    changes += ("sensitivity.mutations=50",)
+    changes = ["model.epochs=1", "variants.longer.epochs=1"]
+    changes += ["detection.cap=100", "sensitivity.mutations=50"]
     with tempfile.TemporaryDirectory() as folder:
         words = [word for change in changes for word in ("--set", change)]
-        command = [*bench_startup.NMUTANT, "run", "-q", "--config", "mnist", "--run-dir", folder]
+        command = [*NMUTANT, "run", "-q", "--config", "mnist", "--run-dir", folder]
         subprocess.run([*command, *words], check=True, stdout=subprocess.DEVNULL)
     figures["peak_memory_mb.mnist_run"] = [peak_mb(resource.RUSAGE_CHILDREN)]
 
@@ -268,4 +282,4 @@ def processor() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -28,7 +28,7 @@ def test_no_committed_verdict_has_become_worse(folder):
 @pytest.mark.parametrize("batch_size", [1000, pytest.param(37, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("folder", SLICES, **ids)
 def test_the_frozen_slice_gives_the_golden_counts(folder, batch_size, script):
-    golden = script("golden")
+    golden = script("keep_results")
     counts, verdicts = golden.measure(folder, load(folder.parent.name)[1], batch_size)
     expected = pd.read_csv(folder / "counts.csv")
     same = ["samples", "row", "step_size"]
