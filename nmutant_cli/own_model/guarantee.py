@@ -176,18 +176,16 @@ def choose(
     """The cheapest test with the wanted power, made to keep the promise on clean images.
 
     With the first of the `parts` and one half of each adversarial set every step size, odds ratio
-    (of ``ratios``) and cap (as ``shares`` of the measured mutations) is given the p0 that its
-    scores ask for; the exact recursion over the measured kappas then gives the power (the mean over
-    the sets; with no sets, at the one ``kappa``) and the mean number of mutations of a clean image.
-    Taken is the cheapest of those with the wanted power, else the most powerful. The second part
-    gives the p0 that is certified, the third part and the other halves the evidence. ``seed`` is
-    what ``rng`` was made from, noted there.
+    (``ratios``) and cap (``shares`` of the mutations) is given the p0 that its scores ask for; the
+    exact recursion over the measured kappas then gives the power (the mean over the sets; with no
+    sets, at the one ``kappa``) and the mean number of mutations of a clean image. Taken is the
+    cheapest of those with the wanted power, else the most powerful. The second part gives the p0
+    that is certified, the third part and the other halves the evidence, with ``rng``'s ``seed``.
 
     Raises DataError if there are too few images, or neither an adversarial set nor a ``kappa``;
     ConfigError if too few mutations were measured for alpha and beta.
     """
-    n = len(next(iter(clean.values())))
-    choosing, certifying, checking = parts(n, requirement, rng)
+    choosing, certifying, checking = parts(len(next(iter(clean.values()))), requirement, rng)
     halves = {name: _halves(name, changes, rng) for name, changes in adversarial.items()}
     if not halves and kappa is None:
         raise DataError("a calibration needs adversarial images, or the kappa to be detected")
