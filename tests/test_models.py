@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import python
 
+from nmutant_cli.config.fields import DROPOUT_LAYERS as DROPOUTS
 from nmutant_cli.config.fields import NetworkName
 from nmutant_cli.config.settings import Model
 from nmutant_cli.datasets import Dataset
@@ -17,7 +18,6 @@ from nmutant_cli.errors import ModelError
 from nmutant_cli.networks import inference, training
 from nmutant_cli.networks.architectures import NETWORKS
 
-DROPOUTS = {"mnist": 0, "cifar10_basic": 1, "cifar10_allconv": 3, "substitute": 0}
 SHAPES = {"cifar10_basic": (32, 32, 3), "cifar10_allconv": (32, 32, 3)}
 
 

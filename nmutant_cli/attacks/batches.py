@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from nmutant_cli.attacks.stochastic import Stochastic
 from nmutant_cli.types import AnyArray, Images
 
 PredictLogits = Callable[[Any], Any]
@@ -36,10 +37,32 @@ def padded(array: AnyArray, size: int) -> AnyArray:
     return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
 
 
-def in_batches(fn: Callable[..., Any], *arrays: AnyArray, batch_size: int) -> AnyArray:
-    """``fn`` over the rows of ``arrays``, exactly ``batch_size`` at a time; results joined."""
-    parts = []
-    for start in range(0, len(arrays[0]), batch_size):
+def about(
+    predict_logits: PredictLogits, images: AnyArray, batch_size: int, times: AnyArray | int = 1
+) -> None:
+    """Say which images the next ``batch_size`` rows are, to a network that has to know.
+
+    ``images``: their numbers; the rest fills up the batch. See `Stochastic.about`.
+    """
+    if isinstance(predict_logits, Stochastic):
+        filled = np.pad(images, (0, batch_size - len(images)), constant_values=-1)
+        predict_logits.about(filled, times)
+
+
+def in_batches(
+    fn: Callable[..., Any],
+    predict_logits: PredictLogits,
+    *arrays: AnyArray,
+    batch_size: int,
+    times: int = 1,
+) -> AnyArray:
+    """``fn`` over the rows of ``arrays``, exactly ``batch_size`` at a time; results joined.
+
+    ``fn`` asks ``predict_logits`` ``times`` times about each batch.
+    """
+    n, parts = len(arrays[0]), []
+    for start in range(0, n, batch_size):
+        about(predict_logits, np.arange(start, min(start + batch_size, n)), batch_size, times)
         rows = [array[start : start + batch_size] for array in arrays]
         result = fn(*(tf.constant(padded(row, batch_size)) for row in rows))
         parts.append(np.asarray(result)[: len(rows[0])])
@@ -55,4 +78,6 @@ def logits_of(
     predict_logits: PredictLogits, x: Images, *, batch_size: int = BATCH_SIZE
 ) -> AnyArray:
     """Logits of ``x``, shape ``(n, classes)``."""
-    return in_batches(lambda part: _forward(predict_logits, part), x, batch_size=batch_size)
+    return in_batches(
+        lambda part: _forward(predict_logits, part), predict_logits, x, batch_size=batch_size
+    )

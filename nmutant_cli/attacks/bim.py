@@ -47,7 +47,9 @@ def run(
             targeted=params.targets != "untargeted",
             sanity_checks=False,  # they raise a ValueError with NumPy 2
         ),
+        predict_logits,
         x,
         y,
         batch_size=batch_size,
+        times=params.nb_iter,
     )

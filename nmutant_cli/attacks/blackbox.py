@@ -107,6 +107,7 @@ def jacobian_augmentation(
     """``x + lmbda * sign(dF_y / dx)``, clipped to ``bounds``, F the logits; shape of ``x``."""
     sign = in_batches(
         lambda images, labels: _gradient_sign(predict_logits, images, labels),
+        predict_logits,
         x,
         y,
         batch_size=batch_size,

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits
+from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits, about
 from nmutant_cli.attacks.search import Descent, Problem, Slots, State, margins, minimise
 from nmutant_cli.config.attacks import CWParams
 from nmutant_cli.types import AnyArray, Bounds, Images, Labels
@@ -56,8 +56,13 @@ def run(
     sign = np.float32(1 if params.targets != "untargeted" else -1)
     rows = -(-batch_size // BATCH_SIZE) * BATCH_SIZE
     slots = Slots(x, y, params, bounds, rows, at_once=BATCH_SIZE)
+
+    def iterate(images: AnyArray, problem: Problem, state: State) -> Descent:
+        about(predict_logits, images, BATCH_SIZE, problem.iterations)
+        return _iterate(predict_logits, sign, problem, state)
+
     while slots.fill():
-        slots.descend(lambda _, problem, state: _iterate(predict_logits, sign, problem, state))
+        slots.descend(iterate)
     return slots.x_adv
 
 

@@ -41,6 +41,7 @@ def run(
             y=labels,
             targeted=params.targets != "untargeted",
         ),
+        predict_logits,
         x,
         y,
         batch_size=batch_size,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from nmutant_cli.attacks.batches import PredictLogits, padded
+from nmutant_cli.attacks.batches import PredictLogits, about, padded
 from nmutant_cli.config.attacks import JSMAParams
 from nmutant_cli.errors import AttackError
 from nmutant_cli.types import Bounds, Floats, Images, Labels
@@ -61,6 +61,7 @@ def run(
             if waiting:
                 continue
             return x_adv.reshape(x.shape)
+        about(predict_logits, np.array(running), batch_size)
         images = padded(x_adv[running], batch_size).reshape(-1, *x.shape[1:])
         labels, target, total = (
             tensor.numpy()[: len(running)]

@@ -70,7 +70,9 @@ def run(
             x_adv = project(x_adv - images, images)
         return x_adv
 
-    return in_batches(descend, x, y, start, batch_size=batch_size)
+    return in_batches(
+        descend, predict_logits, x, y, start, batch_size=batch_size, times=params.nb_iter
+    )
 
 
 def _in_ball(rng: np.random.Generator, shape: tuple[int, ...], norm: str, eps: float) -> AnyArray:

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from nmutant_cli.config.attacks import AnyAttack
+from nmutant_cli.config.attacks import AdaptiveParams, AnyAttack
 from nmutant_cli.config.fields import (
+    DROPOUT_LAYERS,
     AboveOne,
     Count,
     DatasetName,
@@ -58,7 +59,7 @@ class Model(Section):
     dropout: tuple[DropRate, ...] | None = None
     """Drop rates, where not the network's own."""
     stochastic_inference: bool = False
-    """Leave dropout on when labels are asked for, as the published CIFAR10 run most likely did."""
+    """Leave dropout on when mutated images are labelled, as the published CIFAR10 run did."""
 
     @field_validator("label_range")
     @classmethod
@@ -66,6 +67,11 @@ class Model(Section):
         if value is not None and not 0 <= value[0] < value[1] <= 1:
             raise ValueError("must be two rising numbers in [0, 1]")
         return value
+
+    def has_dropout(self) -> bool:
+        """Whether the network drops anything where its dropout is left on."""
+        rated = self.dropout is None or any(self.dropout)
+        return DROPOUT_LAYERS[self.network] > 0 and rated
 
     def recipe(self) -> dict[str, Any]:
         """What decides the trained weights, as the manifest has it.
@@ -86,6 +92,8 @@ class Attack(Section):
     """An image that the network gets wrong before the attack counts as adversarial too."""
     eight_bit: bool = True
     """Measure the images as saved with 8 bits, against the label they had before saving."""
+    stochastic: bool = False
+    """Attack the network with its dropout on, under a fresh mask each time it is asked."""
     sets: dict[Name, AnyAttack] = Field(default_factory=dict)
 
     @field_validator("sets", mode="before")
@@ -108,6 +116,9 @@ class Samples(Section):
     normal: Count = 500
     normal_correct_only: bool = False
     wl: Count = 500
+    stochastic: bool = False
+    """Of every set, record as a label what one pass says with dropout on, under a mask of its own,
+    and compare mutations with it."""
 
 
 class Mutation(Section):
@@ -295,4 +306,26 @@ class Settings(Section):
             )
         if self.detection.kappa1 == "measured" and self.samples.normal < 2:
             raise ValueError("samples.normal: kappa1 is measured from at least 2 normal samples")
+        return self
+
+    @model_validator(mode="after")
+    def _dropout_can_be_left_on(self) -> Settings:
+        sets = self.attack.sets
+        attacked = {params.model for params in sets.values()}
+        for section, on, names in (
+            ("samples", self.samples.stochastic, {"base"} | attacked),
+            ("attack", self.attack.stochastic, attacked),
+        ):
+            for name in sorted(names) if on else ():
+                if not (model := self.model_settings(name)).has_dropout():
+                    raise ValueError(
+                        f"{section}.stochastic: network {name!r} ({model.network}) has no dropout "
+                        "that could be left on; set it to false"
+                    )
+        for slug, params in sets.items() if self.attack.stochastic else ():
+            if isinstance(params, AdaptiveParams) and params.substitute is None:
+                raise ValueError(
+                    f"attack.stochastic: 'adaptive' (attack.sets.{slug}) asks with dropout off; "
+                    "set it to false, or leave the set out"
+                )
         return self

@@ -15,6 +15,7 @@ from nmutant_cli.config.settings import Mutation
 from nmutant_cli.errors import ModelError
 from nmutant_cli.mutation.operator import WARPING, ImageShape, Mutations, identity, patch_side
 from nmutant_cli.networks import backend
+from nmutant_cli.networks.inference import padded_batches
 from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 
 SIZES = (250, 1000, 4000)
@@ -88,9 +89,9 @@ class KeyedDropout(keras.layers.Layer):
     def call(self, inputs: list[Any]) -> Any:
         values, key = inputs
         size = int(np.prod(values.shape[1:]))
-        key = _mix(ops.bitwise_xor(key, self._salt))
-        position = _mix(ops.arange(size, dtype="int32"))
-        bits = _mix(ops.bitwise_xor(key[:, None], position[None, :]))
+        key = mix(ops.bitwise_xor(key, self._salt))
+        position = mix(ops.arange(size, dtype="int32"))
+        bits = mix(ops.bitwise_xor(key[:, None], position[None, :]))
         keep = ops.cast(ops.cast(bits, "float32") * 2.0**-31 >= self._rate, "float32")
         return values * ops.reshape(keep, (-1, *values.shape[1:])) / (1 - self._rate)
 
@@ -98,7 +99,7 @@ class KeyedDropout(keras.layers.Layer):
         return input_shape[0]
 
 
-def _mix(x: Any) -> Any:
+def mix(x: Any) -> Any:
     """MurmurHash3's finaliser on 31 bits, in int32 (which wraps on every backend)."""
     mask = 0x7FFFFFFF
     for shift, factor in ((16, 0x45D9F3B), (15, 0x2C1B3C6D), (16, 1)):
@@ -181,9 +182,47 @@ def fastest(compiled: Callable[[int], CompiledLabeller]) -> CompiledLabeller:
     return min(map(compiled, SIZES), key=seconds_each)
 
 
+def dropout_on(model: keras.Model) -> keras.Model:
+    """The network with its dropout on: ``[images, key (n,) int32]`` to logits.
+
+    The masks of a row depend on its key alone. The weights are those of ``model``. Raises
+    ModelError if that is no keras.Sequential or has no dropout.
+    """
+    images, key = keras.Input(model.input_shape[1:]), keras.Input((), dtype="int32")
+    logits = _with_dropout(model, images, key)
+    if not any(isinstance(layer, keras.layers.Dropout) and layer.rate for layer in model.layers):
+        raise ModelError(f"network {model.name!r} has no dropout that could be left on")
+    return keras.Model([images, key], logits)
+
+
+def stochastic_labels(
+    model: keras.Model, batch_size: int = 1000
+) -> Callable[[Images, AnyArray], Labels]:
+    """``(images, keys) -> labels``: one pass each, dropout on, its masks as the row's key has it.
+
+    ``keys``: ``(n,)`` int32, from 0. The counterpart of `inference.predict_labels`; raises
+    ModelError as `dropout_on` does.
+    """
+    graph = dropout_on(model)
+    graph.compile(jit_compile=backend.jit())
+
+    def labels(images: Images, keys: AnyArray) -> Labels:
+        out = [np.zeros(0, np.int64)]
+        batches = padded_batches(images, batch_size), padded_batches(keys, batch_size)
+        for (part, used), (key, _) in zip(*batches, strict=True):
+            logits = np.asarray(graph.predict_on_batch([part, key]))
+            out.append(logits[:used].argmax(axis=1))
+        return np.concatenate(out)
+
+    return labels
+
+
 def _with_dropout(model: keras.Model, x: Any, key: Any) -> Any:
     if not isinstance(model, keras.Sequential):
-        raise ModelError("stochastic_inference: works for keras.Sequential networks only")
+        raise ModelError(
+            "dropout is left on (model.stochastic_inference, samples.stochastic, "
+            "attack.stochastic) in keras.Sequential networks only"
+        )
     for salt, layer in enumerate(model.layers):
         if isinstance(layer, keras.layers.InputLayer):
             continue

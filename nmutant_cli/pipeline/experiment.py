@@ -143,13 +143,21 @@ class Experiment:
         }
         if slug in settings.attack.sets:
             file = f"adversarial/{slug}.npz"
-            attack = settings.attack.model_dump(mode="json", exclude={"sets", "eight_bit"})
+            attack = settings.attack.model_dump(
+                mode="json", exclude={"sets", "eight_bit", "stochastic"}
+            )
             params = settings.attack.sets[slug].model_dump(mode="json", exclude={"title"})
             ingredients |= {"attack": attack, "params": params}
         else:
             file = f"samples/{slug}.npz"
             mine = {"wl"} if slug == "wl" else {"normal", "normal_correct_only"}
             ingredients["samples"] = settings.samples.model_dump(mode="json", include=mine)
+        stochastic = {
+            "labels": settings.samples.stochastic,
+            "attack": settings.attack.stochastic and slug in settings.attack.sets,
+        }
+        if any(stochastic.values()):  # later keys, left out where they say what was done before
+            ingredients["stochastic"] = stochastic
 
         def build(path: Path) -> Mapping[str, Any]:
             notes: dict[str, Any]

@@ -72,7 +72,8 @@ def measured(
 ) -> tuple[Images, Labels | None, list[tuple[int, int]]]:
     """The images that are mutated, the labels to compare with, (row, source index) of each.
 
-    None for the labels: each image is compared with the label it gets itself.
+    None for the labels: each image is compared with the label it gets itself. Labels that were
+    recorded with dropout on stand for one pass, which is not repeated.
     """
     samples = experiment.samples(slug)
     chosen = samples.counted()
@@ -81,7 +82,7 @@ def measured(
     attack = experiment.settings.attack
     if slug in attack.sets and attack.eight_bit:
         return from_8_bits(chosen.image8), chosen.label, where
-    return chosen.image, None, where
+    return chosen.image, chosen.label if experiment.settings.samples.stochastic else None, where
 
 
 def _stream(experiment: Experiment, *names: str | int) -> MutationStream:
@@ -110,6 +111,7 @@ def _ingredients(experiment: Experiment, stage: str, slug: str, network: str) ->
             "stochastic_inference": settings.model_settings(network).stochastic_inference,
             "eight_bit": settings.attack.eight_bit,
             "mutation": settings.mutation.model_dump(mode="json"),
+            **({"compared_with": "recorded"} if settings.samples.stochastic else {}),
         },
     )
 

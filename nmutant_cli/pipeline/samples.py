@@ -14,9 +14,10 @@ from nmutant_cli.config.settings import Settings
 from nmutant_cli.datasets import Dataset
 from nmutant_cli.errors import AttackError, DataError
 from nmutant_cli.files import read_npz
+from nmutant_cli.mutation.graph import stochastic_labels
 from nmutant_cli.networks.inference import predict_labels
-from nmutant_cli.seeding import stream
-from nmutant_cli.types import AnyArray, Bools, Floats, Images, Ints, Labels
+from nmutant_cli.seeding import Name, stream
+from nmutant_cli.types import AnyArray, Bools, Floats, Images, Ints, Labels, Predict
 
 if TYPE_CHECKING:
     import keras
@@ -29,9 +30,9 @@ class SampleSet:
     """``n`` samples; every array has n rows.
 
     ``index``: where the image comes from in its half of the data set. ``true``: its true label.
-    ``label``: what the network says of ``image``. ``target``: the class an attack aimed at, -1
-    for none. ``image``: float32 in [0, 1]. ``image8``: the same in 8 bits, truncated as when
-    saved as PNG, with its own ``label8``. ``l0, l2, linf``: distances from the original.
+    ``label``: what the network says of ``image`` (`Recorder`). ``target``: the class an attack
+    aimed at, -1 for none. ``image``: float32 in [0, 1]. ``image8``: the same in 8 bits, truncated
+    as when saved as PNG, with its own ``label8``. ``l0, l2, linf``: distances from the original.
     ``counts``: whether the sample is one of its kind: adversarial where an attack was tried.
     """
 
@@ -78,31 +79,72 @@ def from_8_bits(images: AnyArray) -> Images:
     return images.astype(np.float32) / np.float32(255)
 
 
+def keys(index: Ints, target: Labels, count: int, seed: int, *names: Name) -> AnyArray:
+    """``count`` keys of dropout masks for each sample, by streams of their own: int32, from 0."""
+    drawn = [
+        stream(seed, *names, int(i), int(t)).integers(2**31, size=count, dtype=np.int32)
+        for i, t in zip(index, target, strict=True)
+    ]
+    return np.array(drawn, np.int32).reshape(-1, count)
+
+
+class Recorder:
+    """The labels that the samples of set ``name`` are recorded with.
+
+    With dropout off, or one pass with it on (``samples.stochastic``). The mask of a sample then
+    depends on the set, where the image comes from, its target, and which label of it this is: 0
+    before an attack, or where there is none; 1 after it; 2 after it in 8 bits.
+    """
+
+    def __init__(
+        self, name: str, model: keras.Model, data: Dataset, settings: Settings,
+        index: Ints, target: Labels,
+    ) -> None:  # fmt: skip
+        self._model, self._keys = model, None
+        if settings.samples.stochastic:
+            self._keys = keys(index, target, 3, settings.seed, data.name, "mask", name)
+            self._labels = stochastic_labels(model)
+
+    def __call__(self, images: Images, which: int = 0, rows: Any = slice(None)) -> Labels:
+        """Label ``which`` of the samples ``rows``, whose images these are."""
+        if self._keys is None:
+            return predict_labels(self._model, images)
+        return self._labels(images, self._keys[rows, which])
+
+
 def normal(model: keras.Model, data: Dataset, settings: Settings) -> SampleSet:
     """Random test images (all of them, or only rightly labelled ones, as set)."""
     rng = stream(settings.seed, data.name, "normal")
-    labels = predict_labels(model, data.x_test)
-    pool = np.arange(len(labels))
+    pool = np.arange(len(data.y_test))
+    labels = _recorded("normal", model, data, settings, data.x_test)
     if settings.samples.normal_correct_only:
         pool = pool[labels == data.y_test]
     wanted = settings.samples.normal
     if wanted > len(pool):
         raise AttackError(f"samples.normal: {wanted} asked for, there are {len(pool)} test images")
     index = rng.choice(pool, size=wanted, replace=False)
-    return _unattacked(model, data.x_test, data.y_test, index)
+    return _unattacked(data.x_test, data.y_test, labels, index)
 
 
 def wrongly_labelled(model: keras.Model, data: Dataset, settings: Settings) -> SampleSet:
     """Training images that the network gets wrong, up to ``samples.wl`` of them, at random."""
     rng = stream(settings.seed, data.name, "wl")
-    wrong = np.flatnonzero(predict_labels(model, data.x_train) != data.y_train)
+    labels = _recorded("wl", model, data, settings, data.x_train)
+    wrong = np.flatnonzero(labels != data.y_train)
     index = np.sort(rng.permutation(wrong)[: settings.samples.wl])
-    return _unattacked(model, data.x_train, data.y_train, index)
+    return _unattacked(data.x_train, data.y_train, labels, index)
 
 
-def _unattacked(model: keras.Model, x: Images, y: Labels, index: Ints) -> SampleSet:
+def _recorded(
+    name: str, model: keras.Model, data: Dataset, settings: Settings, x: Images
+) -> Labels:
+    n = len(x)
+    return Recorder(name, model, data, settings, np.arange(n), np.full(n, NO_TARGET))(x)
+
+
+def _unattacked(x: Images, y: Labels, labels: Labels, index: Ints) -> SampleSet:
     images, n = x[index], len(index)
-    label, nothing = predict_labels(model, images), np.zeros(n)
+    label, nothing = labels[index], np.zeros(n)
     return SampleSet(
         index=index,
         true=y[index],
@@ -175,13 +217,11 @@ def adversarial(
     params = settings.attack.sets[name]
     index, target = pairs(params, data, settings.attack.attempts)
     x, true = data.x_test[index], data.y_test[index]
-    before = predict_labels(model, x)
+    record = Recorder(name, model, data, settings, index, target)
+    before = record(x)
     untargeted = params.targets == "untargeted"
     rows = np.flatnonzero(before != target)
-    attacked: Any = model
-    notes: dict[str, Any] = {}
-    if (substitute := substitute_of(params)) is not None:
-        attacked, notes = _substitute(name, model, data, substitute, settings.seed)
+    attacked, notes = _attacked(name, model, data, settings, index[rows], target[rows])
 
     image, n = x.copy(), len(x)
     l0, l2, linf = np.zeros(n, np.int64), np.zeros(n), np.zeros(n)
@@ -196,11 +236,11 @@ def adversarial(
                 stream(settings.seed, data.name, "attack", name, int(i), int(target[k]))
                 for k, i in zip(rows, index[rows], strict=True)
             ],
-            judge=lambda images: predict_labels(model, images),
+            judge=lambda images: record(images, rows=rows),
         )
         image[rows], l0[rows], l2[rows], linf[rows] = made.x_adv, made.l0, made.l2, made.linf
-    label = predict_labels(model, image)
     image8 = to_8_bits(image)
+    label, label8 = record(image, 1), record(from_8_bits(image8), 2)
     counts = label != true
     if not settings.attack.count_already_wrong:
         counts &= before == true
@@ -208,14 +248,11 @@ def adversarial(
         "attempts": n,
         "adversarial": int(counts.sum()),
         "already_wrong": int((before != true).sum()),
-        "still_adversarial_in_8_bits": int(
-            (counts & (predict_labels(model, from_8_bits(image8)) != true)).sum()
-        ),
+        "still_adversarial_in_8_bits": int((counts & (label8 != true)).sum()),
         "mean_l2": round(float(l2[counts].mean()), 6) if counts.any() else None,
     }
     samples = SampleSet(
-        index, true, label, target, image, image8,
-        predict_labels(model, from_8_bits(image8)), l0, l2, linf, counts,
+        index, true, label, target, image, image8, label8, l0, l2, linf, counts,
     )  # fmt: skip
     return samples, notes
 
@@ -225,14 +262,26 @@ def substitute_of(params: AttackParams) -> SubstituteParams | None:
     return params if isinstance(params, SubstituteParams) else getattr(params, "substitute", None)
 
 
+def _attacked(
+    name: str, model: keras.Model, data: Dataset, settings: Settings, index: Ints, target: Labels
+) -> tuple[Any, dict[str, Any]]:
+    """The network that the attack on these samples looks at, and what to note of it."""
+    if (substitute := substitute_of(settings.attack.sets[name])) is not None:
+        return _substitute(name, model, data, substitute, settings)
+    if not settings.attack.stochastic:
+        return model, {}
+    from nmutant_cli.attacks.stochastic import Stochastic
+
+    drawn = keys(index, target, 1, settings.seed, data.name, "dropout", name)
+    return Stochastic(model, drawn[:, 0]), {}
+
+
 def _substitute(
-    name: str, model: keras.Model, data: Dataset, params: SubstituteParams, seed: int
+    name: str, model: keras.Model, data: Dataset, params: SubstituteParams, settings: Settings
 ) -> tuple[Any, dict[str, Any]]:
     from nmutant_cli.attacks.blackbox import train_substitute
 
-    def oracle(images: Images) -> Labels:
-        return predict_labels(model, images)
-
+    oracle = _oracle(name, model, data, settings)
     if params.holdout >= len(data.x_test):
         raise AttackError(
             f"attack.sets.{name}.holdout: {params.holdout} of {len(data.x_test)} test images"
@@ -243,7 +292,16 @@ def _substitute(
         data.n_classes,
         params,
         data.bounds,
-        stream(seed, data.name, "substitute", name),
+        stream(settings.seed, data.name, "substitute", name),
     )
     agreement = made.agreement(oracle, data.x_test[params.holdout :])
     return made.model, {"queries": made.queries, "substitute_agreement": round(agreement, 4)}
+
+
+def _oracle(name: str, model: keras.Model, data: Dataset, settings: Settings) -> Predict:
+    if not settings.attack.stochastic:
+        return lambda images: predict_labels(model, images)
+    # What is asked, in which order, is fixed, so the k-th question has the k-th key.
+    rng = stream(settings.seed, data.name, "oracle", name)
+    labels = stochastic_labels(model)
+    return lambda images: labels(images, rng.integers(2**31, size=len(images), dtype=np.int32))
