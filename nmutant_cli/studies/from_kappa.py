@@ -97,6 +97,6 @@ def _published(
     tried = published.NORMAL_SAMPLES if normal else said["adversary"]
     return beta(mean, interval, SIZE_OF_NORMAL if normal else tried), {
         "published_identified_percent": 100 * said["identified"] / tried,
-        "published_mutations": said["mutations"],
-        "published_label_changes": said["label_changes"],
+        "published_mutations": float(said["mutations"]),
+        "published_label_changes": float(said["label_changes"]),
     }
