@@ -4,7 +4,7 @@
 
 Every figure is a ratio within one run: the sides take turns, ``--rounds`` times, and its median,
 smallest and largest value are printed and written. The MNIST network and images are the committed
-slice's; the CIFAR10 network has fresh weights and random images, for its speed is the same.
+slice's; the CIFAR10 networks have fresh weights and random images, for their speed is the same.
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ from nmutant_cli.mutation.graph import CompiledLabeller
 from nmutant_cli.mutation.operator import MutationStream, apply, identity
 from nmutant_cli.mutation.sensitivity import FixedMutations, Subjects, tally
 from nmutant_cli.networks import backend, inference
-from nmutant_cli.networks.architectures import cifar10_basic
+from nmutant_cli.networks.architectures import NETWORKS
+from nmutant_cli.networks.training import computing_in, fit
 from nmutant_cli.pipeline.samples import SampleSet, from_8_bits
 
 SLICE = Path(__file__).parent.parent / "results/mnist/slice"
 BATCHES = (250, 500, 1000, 2000)
 TEST = sprt.SequentialTest("wald", p0=0.0017, p1=0.0051, cap=2000)
 """MNIST's kappa1 at mu 2, which can say normal under the cap."""
+CIFAR10_TEST = sprt.SequentialTest("wald", p0=0.2, p1=0.28, cap=300)
 
 NMUTANT = [sys.executable, "-c", "from nmutant_cli.cli import main; main()"]
 TENSORFLOW = [sys.executable, "-c", "import tensorflow"]
@@ -89,10 +91,10 @@ def mnist() -> tuple[Any, Any]:
     return inference.load(SLICE / "model.keras"), images
 
 
-def cifar10() -> tuple[Any, Any]:
+def cifar10(network: str) -> tuple[Any, Any]:
     keras.utils.set_random_seed(0)
     images = np.random.default_rng(0).random((50, 32, 32, 3), dtype=np.float32)
-    return cifar10_basic((32, 32, 3), 10, None), images
+    return NETWORKS[network]((32, 32, 3), 10, None), images
 
 
 def kappa(figures: Figures, name: str, model: Any, images: Any, rounds: int, count: int) -> int:
@@ -112,19 +114,31 @@ def kappa(figures: Figures, name: str, model: Any, images: Any, rounds: int, cou
     return batch
 
 
-def detection(figures: Figures, model: Any, images: Any, batch: int, rounds: int) -> None:
-    """Mutations that the decisions used a second, over the bare network, and over the loop."""
-    many = np.resize(images, (500, *images.shape[1:]))
+def decided(
+    figures: Figures, name: str, model: Any, images: Any, batch: int, test: sprt.SequentialTest
+) -> tuple[float, Any]:
+    """Mutations that decisions on ``images`` used a second, which are noted over the bare network.
+
+    The rate and the decisions.
+    """
     label = CompiledLabeller(model, 1.0, mutation=Mutation(), batch_size=batch)
+    sources = [stream(images.shape[1:], i) for i in range(len(images))]
+    bare = forward(model, np.resize(images, (4 * batch, *images.shape[1:])), batch)
+    start = time.perf_counter()
+    (found,) = detect(Subjects(label, images), sources, [test])
+    rate = found.mutations.sum() / (time.perf_counter() - start)
+    figures.setdefault(f"detect_over_forward.{name}", []).append(rate / bare)
+    return rate, found
+
+
+def detection(figures: Figures, model: Any, images: Any, batch: int, rounds: int) -> None:
+    """`decided` on 500 images, and over the loop on five of them."""
+    many = np.resize(images, (500, *images.shape[1:]))
     sources = [stream(many.shape[1:], i) for i in range(len(many))]
     some = slice(0, len(many), 100)
     compiled = inference.logits_fn(model, 1)
     for _ in range(rounds):
-        bare = forward(model, np.resize(images, (8000, *images.shape[1:])), batch)
-        start = time.perf_counter()
-        (found,) = detect(Subjects(label, many), sources, [TEST])
-        rate = found.mutations.sum() / (time.perf_counter() - start)
-        figures.setdefault("detect_over_forward.mnist", []).append(rate / bare)
+        rate, found = decided(figures, "mnist", model, many, batch, TEST)
         for name, predict in (("loop", eager(model)), ("compiled_loop", compiled)):
             start = time.perf_counter()
             literal = [loop(predict, x, s) for x, s in zip(many[some], sources[some], strict=True)]
@@ -139,6 +153,22 @@ def detection(figures: Figures, model: Any, images: Any, batch: int, rounds: int
         figures.setdefault("loop_same_verdicts_percent.mnist", []).append(
             100 * float(np.mean(same))
         )
+
+
+def trained(figures: Figures, network: str, rounds: int) -> None:
+    """Images a second that training takes, in each precision that the processor has."""
+    rng = np.random.default_rng(0)
+    x = rng.random((512, 32, 32, 3), dtype=np.float32)
+    y = np.eye(10, dtype=np.float32)[rng.integers(0, 10, len(x))]
+    for precision in ("float32", *(("bfloat16",) if backend.has_bfloat16() else ())):
+        with computing_in(precision):
+            model, _ = cifar10(network)
+        fit(model, x, y, epochs=1, batch_size=128, learning_rate=5e-4, rng=rng)  # compiles
+        rates = [
+            len(x) / seconds(lambda m=model: m.fit(x, y, batch_size=128, verbose=0))  # type: ignore[misc]
+            for _ in range(rounds)
+        ]
+        figures[f"training_images_per_second.{network}_{precision}"] = rates
 
 
 def eager(model: Any) -> Any:
@@ -243,7 +273,14 @@ def main() -> None:
     batch = kappa(figures, "mnist", network, images, args.rounds, 40)
     detection(figures, network, images, batch, args.rounds)
     latency(figures, network, images, batch, args.rounds)
-    kappa(figures, "cifar10", *cifar10(), args.rounds, 24)
+    kappa(figures, "cifar10", *cifar10("cifar10_basic"), args.rounds, 24)
+    network, images = cifar10("cifar10_allconv")
+    batch = kappa(figures, "cifar10_allconv", network, images, args.rounds, 2)
+    for _ in range(args.rounds):
+        decided(
+            figures, "cifar10_allconv", network, np.tile(images, (4, 1, 1, 1)), batch, CIFAR10_TEST
+        )
+    trained(figures, "cifar10_allconv", args.rounds)
     resnet50(figures, args.rounds)
     startup(figures, args.rounds)
     if args.memory:

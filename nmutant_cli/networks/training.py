@@ -128,7 +128,7 @@ def train(
             "model.precision: this processor computes bfloat16 only in emulation, many times "
             "slower than float32; --set model.precision=float32 trains (another network) faster"
         )
-    with _computing_in(settings.precision):
+    with computing_in(settings.precision):
         model = build(settings, data, seed, *names)
     rate: Any = settings.learning_rate
     if settings.schedule == "cosine":
@@ -166,7 +166,7 @@ def train(
 
 
 @contextlib.contextmanager
-def _computing_in(precision: str) -> Iterator[None]:
+def computing_in(precision: str) -> Iterator[None]:
     """Layers built in this block compute in ``precision``; their weights are float32."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
