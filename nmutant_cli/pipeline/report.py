@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,18 @@ from nmutant_cli.pipeline.kappa import kappa_csv
 from nmutant_cli.pipeline.pictures import neighbourhoods, panel_rows
 from nmutant_cli.report import page, tables
 from nmutant_cli.report.figures.images import image_panel
-from nmutant_cli.report.figures.neighbourhood import (
-    neighbourhood_figure,
-)
+from nmutant_cli.report.figures.neighbourhood import neighbourhood_figure
 from nmutant_cli.report.figures.roc import roc_figure
 from nmutant_cli.report.figures.sensitivity import kappa_histograms, ratio_figure
 from nmutant_cli.report.figures.style import to_png
 from nmutant_cli.report.relabelling import relabelling
 from nmutant_cli.report.roc import roc_table
 from nmutant_cli.seeding import stream
+
+Tables = dict[str, tuple[str, pd.DataFrame]]
+"""File without its ending: title on the page, and the table."""
+Figures = dict[str, tuple[str, Callable[[], Figure]]]
+"""Name: caption on the page, and what draws it."""
 
 
 def table1(experiment: Experiment) -> pd.DataFrame:
@@ -36,25 +40,26 @@ def table1(experiment: Experiment) -> pd.DataFrame:
 
 def table2(experiment: Experiment) -> pd.DataFrame:
     """Table 2 of this run."""
-    wanted = experiment.settings.detection
+    detection = experiment.settings.detection
     sizes = {slug: len(s.counted()) for slug, s in experiment.all_samples().items()}
     return tables.table2(
         read_records(detections_csv(experiment)),
         experiment.titles,
         DATASET_TITLES[experiment.settings.dataset],
         sizes,
-        wanted.rules,
+        detection.rules,
         kappa1_of(experiment),
-        wanted.mu,
+        detection.mu,
     )
 
 
 def report(experiment: Experiment) -> list[Path]:
     """Write table1.csv, table2.csv, the figures and report.html; their paths, in that order."""
-    settings, run = experiment.settings, experiment.run
-    dataset = DATASET_TITLES[settings.dataset]
-    kappa, detections = kappa_csv(experiment), detections_csv(experiment)
-    sources = {"kappa": file_digest(kappa), "detections": file_digest(detections)}
+    settings = experiment.settings
+    sources = {
+        "kappa": file_digest(kappa_csv(experiment)),
+        "detections": file_digest(detections_csv(experiment)),
+    }
     ingredients = experiment.ingredients(
         "report",
         {
@@ -64,46 +69,29 @@ def report(experiment: Experiment) -> list[Path]:
             "step_size": settings.detection.step_size,
         },
     )
+    own = _own_tables(experiment)
+    beside = _beside_published(experiment, own["table1"][1], own["table2"][1])
+    figures = _figures(experiment)
+    artefacts: list[tuple[str, Callable[[], bytes]]] = [
+        *((f"{name}.csv", partial(_csv, table)) for name, (_, table) in (own | beside).items()),
+        *((f"figures/{name}.png", partial(_png, draw)) for name, (_, draw) in figures.items()),
+        ("report.html", partial(_page, experiment, own, beside, figures)),
+    ]
+    return [
+        experiment.run.make(name, ingredients, partial(_write, content))
+        for name, content in artefacts
+    ]
 
-    def make(name: str, content: Callable[[], bytes]) -> Path:
-        def build(path: Path) -> None:
-            path.write_bytes(content())
 
-        return run.make(name, ingredients, build)
-
-    first, second = table1(experiment), table2(experiment)
-    kappas = read_records(kappa)
+def _own_tables(experiment: Experiment) -> Tables:
+    settings = experiment.settings
+    kappas = read_records(kappa_csv(experiment))
     steps = settings.sensitivity.step_sizes
-    step = settings.detection.step_size if settings.detection.step_size in steps else min(steps)
-
-    def ratio() -> Figure:
-        return ratio_figure(tables.means(*_table1_arguments(experiment)), dataset)
-
-    def histograms() -> Figure:
-        return kappa_histograms(kappas, experiment.titles, step, dataset)
-
-    def panel() -> Figure:
-        return image_panel(panel_rows(experiment), dataset)
-
-    def roc() -> Figure:
-        return roc_figure(kappas, experiment.titles, steps, dataset)
-
-    drawn = {
-        "ratio": (ratio, "Sensitivity of adversarial samples over that of normal ones (Figure 4)"),
-        "kappa": (histograms, f"How kappa(x) is distributed at step size {step:g}"),
-        "roc": (roc, "What any rule that looks at label changes only can reach"),
-        "neighbourhood": (
-            lambda: neighbourhood_figure(neighbourhoods(experiment), dataset),
-            "Figures 1 and 2: one mutation of a normal and of an adversarial image, and the labels "
-            "around each along two random directions",
-        ),
-        "panel": (panel, "An adversarial sample of each attack, and a mutation of it"),
-    }
+    by_step = (experiment.titles, DATASET_TITLES[settings.dataset], steps)
     rng = stream(settings.seed, settings.dataset, "roc")
-    by_step = (experiment.titles, dataset, steps)
-    own = {
-        "table1": ("Table 1: sensitivity to random mutation", first),
-        "table2": ("Table 2: detection", second),
+    return {
+        "table1": ("Table 1: sensitivity to random mutation", table1(experiment)),
+        "table2": ("Table 2: detection", table2(experiment)),
         "roc": (
             "Normal samples against the others, by kappa alone, with 95% intervals",
             roc_table(kappas, *by_step, rng),
@@ -113,49 +101,95 @@ def report(experiment: Experiment) -> list[Path]:
             relabelling(kappas, *by_step),
         ),
     }
-    paths = [
-        make(f"{name}.csv", lambda f=frame: tables.to_csv(f).encode())  # type: ignore[misc]
-        for name, (_, frame) in own.items()
-    ]
-    shown = dict(own.values())
-    if dataset in set(published.table1()["dataset"]):
-        beside = {
-            "Table 1 beside the published one": published.compare_table1(first),
-            "Table 2 beside the published one": published.compare_table2(second),
-            "The claims of the text": _claims(experiment, second),
-        }
-        shown |= {title: _with_verdict(frame) for title, frame in beside.items()}
-        for name, frame in zip(("table1", "table2", "claims"), beside.values(), strict=True):
-            paths.append(make(f"compared/{name}.csv", lambda f=frame: tables.to_csv(f).encode()))  # type: ignore[misc]
-    captioned = []
-    for name, (draw, caption) in drawn.items():
-        path = make(f"figures/{name}.png", lambda draw=draw: to_png(draw()))  # type: ignore[misc]
-        paths.append(path)
-        captioned.append((caption, path.read_bytes()))
-    html = page.render(dataset, shown, captioned, facts(experiment)).encode()
-    return [*paths, make("report.html", lambda: html)]
 
 
-def _with_verdict(frame: pd.DataFrame) -> pd.DataFrame:
-    """For the page: only rows that have a verdict, without columns that are the same in all."""
-    rows = frame[frame["verdict"] != ""]
-    same = [c for c in ("dataset", "rule", "kappa1", "undecided") if c in rows]
-    return rows.drop(columns=same).reset_index(drop=True)
-
-
-def _claims(experiment: Experiment, second: pd.DataFrame) -> pd.DataFrame:
+def _beside_published(experiment: Experiment, first: pd.DataFrame, second: pd.DataFrame) -> Tables:
+    """Tables 1 and 2 beside the published ones, and the claims; {} for data the paper lacks."""
+    if DATASET_TITLES[experiment.settings.dataset] not in set(published.table1()["dataset"]):
+        return {}
     counts = experiment.run[experiment.model_path().name]["counts"]
     means = tables.means(*_table1_arguments(experiment))
-    return claims.claims(means, second, 1 - counts["train_accuracy"])
+    return {
+        "compared/table1": (
+            "Table 1 beside the published one",
+            published.compare_table1(first),
+        ),
+        "compared/table2": (
+            "Table 2 beside the published one",
+            published.compare_table2(second),
+        ),
+        "compared/claims": (
+            "The claims of the text",
+            claims.claims(means, second, 1 - counts["train_accuracy"]),
+        ),
+    }
+
+
+def _figures(experiment: Experiment) -> Figures:
+    settings, titles = experiment.settings, experiment.titles
+    dataset, steps = DATASET_TITLES[settings.dataset], settings.sensitivity.step_sizes
+    step = settings.detection.step_size if settings.detection.step_size in steps else min(steps)
+    kappas = read_records(kappa_csv(experiment))
+    return {
+        "ratio": (
+            "Sensitivity of adversarial samples over that of normal ones (Figure 4)",
+            lambda: ratio_figure(tables.means(*_table1_arguments(experiment)), dataset),
+        ),
+        "kappa": (
+            f"How kappa(x) is distributed at step size {step:g}",
+            lambda: kappa_histograms(kappas, titles, step, dataset),
+        ),
+        "roc": (
+            "What any rule that looks at label changes only can reach",
+            lambda: roc_figure(kappas, titles, steps, dataset),
+        ),
+        "neighbourhood": (
+            "Figures 1 and 2: one mutation of a normal and of an adversarial image, and the labels "
+            "around each along two random directions",
+            lambda: neighbourhood_figure(neighbourhoods(experiment), dataset),
+        ),
+        "panel": (
+            "An adversarial sample of each attack, and a mutation of it",
+            lambda: image_panel(panel_rows(experiment), dataset),
+        ),
+    }
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return tables.to_csv(table).encode()
+
+
+def _png(draw: Callable[[], Figure]) -> bytes:
+    return to_png(draw())
+
+
+def _page(experiment: Experiment, own: Tables, beside: Tables, figures: Figures) -> bytes:
+    shown = dict(own.values()) | {title: _with_verdict(table) for title, table in beside.values()}
+    folder = experiment.run.path / "figures"
+    captioned = [
+        (caption, (folder / f"{name}.png").read_bytes()) for name, (caption, _) in figures.items()
+    ]
+    dataset = DATASET_TITLES[experiment.settings.dataset]
+    return page.render(dataset, shown, captioned, facts(experiment)).encode()
+
+
+def _write(content: Callable[[], bytes], path: Path) -> None:
+    path.write_bytes(content())
+
+
+def _with_verdict(table: pd.DataFrame) -> pd.DataFrame:
+    """For the page: only rows that have a verdict, without columns that are the same in all."""
+    rows = table[table["verdict"] != ""]
+    same = [c for c in ("dataset", "rule", "kappa1", "undecided") if c in rows]
+    return rows.drop(columns=same).reset_index(drop=True)
 
 
 def facts(experiment: Experiment) -> Mapping[str, Any]:
     """What the page says of how its numbers came about."""
     settings, run = experiment.settings, experiment.run
     entry = run[experiment.model_path().name]
-    made = {
-        slug: f"{run[f'adversarial/{slug}.npz']['counts']['adversarial']} of "
-        f"{run[f'adversarial/{slug}.npz']['counts']['attempts']}"
+    attacks = {
+        experiment.titles[slug]: run[f"adversarial/{slug}.npz"]["counts"]
         for slug in settings.attack.sets
     }
     return {
@@ -164,7 +198,10 @@ def facts(experiment: Experiment) -> Mapping[str, Any]:
         "network": settings.model.network,
         "train accuracy": entry["counts"]["train_accuracy"],
         "test accuracy": entry["counts"]["test_accuracy"],
-        "adversarial of attempts": {experiment.titles[slug]: n for slug, n in made.items()},
+        "adversarial of attempts": {
+            title: f"{counts['adversarial']} of {counts['attempts']}"
+            for title, counts in attacks.items()
+        },
         "mutations for each kappa": settings.sensitivity.mutations,
         "kappa1": kappa1_of(experiment),
         "versions": entry["versions"],
