@@ -144,7 +144,6 @@ def _of_experiment(
         from nmutant_cli.files import file_digest
         from nmutant_cli.own_model.calibrate import calibrate
         from nmutant_cli.own_model.calibration import ModelIdentity
-        from nmutant_cli.pipeline.samples import from_8_bits
 
         data = experiment.data
         unused = np.ones(len(data.x_test), bool)
@@ -154,11 +153,10 @@ def _of_experiment(
             if experiment.network_of(slug) != "base":
                 continue
             samples = experiment.samples(slug).counted()
-            found = samples.image
-            if settings.attack.eight_bit:  # those that are still adversarial
-                found = from_8_bits(samples.image8)[samples.label8 != samples.true]
-            if len(found) > 1:
-                sets[slug] = found
+            images, label = samples.rounded(settings.attack.eight_bit)
+            adversarial = images[label != samples.true]  # rounded, some no longer are
+            if len(adversarial) > 1:
+                sets[slug] = adversarial
         network = experiment.model_path()
         total = (int(unused.sum()) + sum(map(len, sets.values()))) * len(choice["step_sizes"])
         with _bar(total, quiet) as progress:

@@ -123,6 +123,11 @@ def patch_side(settings: Mutation, shape: ImageShape) -> int:
     return min(settings.max_rectangle, *shape[:2])
 
 
+def clip_of(settings: Mutation, bounds: Bounds) -> Bounds | None:
+    """What mutated images are clipped to: ``bounds``, or None as published."""
+    return bounds if settings.clip else None
+
+
 def draw(rng: np.random.Generator, n: int, shape: ImageShape, settings: Mutation) -> Mutations:
     """Draw ``n`` mutations for images of ``shape`` (height, width, channels)."""
     rows, columns, channels = shape

@@ -8,7 +8,7 @@ Needs nothing of a model but labels. A `Labeller` says which label each mutated 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
@@ -94,12 +94,12 @@ class Subjects:
 
         What changes no pixel gives the image's own label: a deterministic network is not asked.
         """
-        found = self.own[owner]
+        labels = self.own[owner]
         asked = np.ones(len(owner), bool)
         if self.deterministic:
             asked = ~mutations.is_identity
-        found[asked] = self._ask(owner[asked], mutations[asked])
-        return found
+        labels[asked] = self._ask(owner[asked], mutations[asked])
+        return labels
 
     def _ask(self, owner: Ints, mutations: Mutations) -> Labels:
         size = self.batch_size
@@ -123,14 +123,9 @@ class Tally:
 
 
 def tally(subjects: Subjects, sources: Sequence[Source], mutations: int) -> Tally:
-    """Labeller the first ``mutations`` of each image; ``sources[i]`` gives those of image ``i``."""
+    """Label the first ``mutations`` of each image; ``sources[i]`` gives those of image ``i``."""
     changes, majority = np.zeros((2, len(sources)), np.int64)
-    # As many images at a time as keep some 50,000 mutations in memory.
-    together = max(1, 50_000 // mutations)
-    for first in range(0, len(sources), together):
-        rows = np.arange(first, min(first + together, len(sources)))
-        drawn = Mutations.concatenate(sources[i].take(0, mutations) for i in rows.tolist())
-        labels = subjects.mutated(rows.repeat(mutations), drawn).reshape(len(rows), mutations)
+    for rows, labels in _labelled(subjects, sources, mutations):
         own = subjects.labels[rows]
         changes[rows] = (labels != own[:, None]).sum(axis=1)
         majority[rows] = [majority_of(*pair) for pair in zip(labels, own, strict=True)]
@@ -139,8 +134,8 @@ def tally(subjects: Subjects, sources: Sequence[Source], mutations: int) -> Tall
 
 def majority_of(labels: Labels, own: int) -> int:
     """The most frequent of ``labels``; in a tie ``own`` if it is one, else the smallest."""
-    found, votes = np.unique(labels, return_counts=True)
-    most = found[votes == votes.max()]
+    candidates, votes = np.unique(labels, return_counts=True)
+    most = candidates[votes == votes.max()]
     return own if own in most else int(most[0])
 
 
@@ -158,23 +153,38 @@ def half_width(kappas: Floats | Sequence[float], confidence: float) -> float:
 def changes_of(
     label: Labeller,
     images: Images,
-    sources: Sequence[MutationStream],
+    sources: Sequence[Source],
     mutations: int,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Bools:
     """Whether each mutation changes the label of its image: ``(n, mutations)``."""
-    found = np.zeros((len(images), mutations), bool)
-    # As many at a time as keep 50,000 mutations, or 50 MB of noise for whole images, in memory.
-    values = sources[0].take(0, 1).patch.size if sources else 1
-    together = max(1, min(50_000, 12_000_000 // values) // mutations)
-    for first in range(0, len(images), together):
-        part = slice(first, min(first + together, len(images)))
-        subjects = Subjects(label, images[part])
-        drawn = Mutations.concatenate(source.take(0, mutations) for source in sources[part])
-        owner = np.arange(len(subjects.images)).repeat(mutations)
-        found[part] = subjects.changes(owner, drawn).reshape(-1, mutations) > 0
-        progress(part.stop - part.start)
-    return found
+    changes = np.zeros((len(images), mutations), bool)
+    subjects = Subjects(label, images)
+    for rows, labels in _labelled(subjects, sources, mutations):
+        changes[rows] = labels != subjects.labels[rows, None]
+        progress(len(rows))
+    return changes
+
+
+def images_at_once(mutations: int, values: int = 1) -> int:
+    """As many images as keep 50,000 mutations, or 50 MB of their patches, in memory.
+
+    ``mutations`` of each image, ``values`` in the patch of each.
+    """
+    return max(1, min(50_000, 12_000_000 // values) // mutations)
+
+
+def _labelled(
+    subjects: Subjects, sources: Sequence[Source], mutations: int
+) -> Iterator[tuple[Ints, Labels]]:
+    """Some rows at a time, and the labels of the mutations of each: ``(rows, mutations)``."""
+    values = sources[0].take(0, 1).patch.size if len(sources) else 1
+    together = images_at_once(mutations, values)
+    for first in range(0, len(sources), together):
+        drawn = [source.take(0, mutations) for source in sources[first : first + together]]
+        rows = first + np.arange(len(drawn))
+        labels = subjects.mutated(rows.repeat(mutations), Mutations.concatenate(drawn))
+        yield rows, labels.reshape(len(rows), mutations)
 
 
 def streams(images: Images, mutation: Mutation, seed: int, purpose: str) -> list[MutationStream]:

@@ -20,7 +20,7 @@ import numpy as np
 from nmutant_cli.config.settings import Mutation
 from nmutant_cli.errors import ModelError
 from nmutant_cli.files import file_digest
-from nmutant_cli.mutation.operator import identity
+from nmutant_cli.mutation.operator import clip_of, identity
 from nmutant_cli.mutation.sensitivity import Labeller, NumpyLabeller
 from nmutant_cli.own_model.calibration import ModelIdentity
 from nmutant_cli.types import AnyArray, Bounds, Images, Labels
@@ -196,7 +196,7 @@ def labels_under(
     predict: Answer, mutation: Mutation, batch_size: int
 ) -> Callable[[float], Labeller]:
     """A `sensitivity.Labeller` for each step size: compiled for a Keras model, else with NumPy."""
-    clip = Bounds(0.0, 1.0) if mutation.clip else None
+    clip = clip_of(mutation, Bounds(0.0, 1.0))
     if _is_keras(predict):
         from nmutant_cli.mutation.graph import CompiledLabeller
         from nmutant_cli.networks.inference import logits_fn

@@ -18,9 +18,11 @@ from tqdm import tqdm
 from nmutant_cli.config.settings import Settings
 from nmutant_cli.datasets import Dataset, load_dataset
 from nmutant_cli.files import digest_of, file_digest
+from nmutant_cli.mutation.operator import clip_of
 from nmutant_cli.mutation.sensitivity import Labeller
 from nmutant_cli.networks import backend, inference
 from nmutant_cli.networks.checkpoints import Checkpoint
+from nmutant_cli.pipeline import artefacts
 from nmutant_cli.pipeline.jobs import Answers, Here, Job, NetworkFile, Workers
 from nmutant_cli.pipeline.run_folder import Journal, RunFolder
 from nmutant_cli.pipeline.samples import SampleSet, adversarial, normal, wrongly_labelled
@@ -77,7 +79,7 @@ class Experiment:
     def model_path(self, name: str = "base") -> Path:
         """``model.keras`` or ``model-NAME.keras``, trained where needed."""
         settings = self.settings.model_settings(name)
-        file = "model.keras" if name == "base" else f"model-{name}.keras"
+        file = artefacts.network(name)
         ingredients = self.ingredients("train", {"model": settings.recipe(), "name": name})
         checkpoint = Checkpoint(
             self.run.path / f".{file}.checkpoint.npz", digest_of([ingredients, backend.name()])
@@ -117,7 +119,7 @@ class Experiment:
         return NetworkFile(
             self.model_path(name).resolve(),
             mutation=settings.mutation,
-            clip=self.data.bounds if settings.mutation.clip else None,
+            clip=clip_of(settings.mutation, self.data.bounds),
             batch_size=settings.runtime.batch_size,
             stochastic=settings.model_settings(name).stochastic_inference,
         )
@@ -136,20 +138,18 @@ class Experiment:
     def samples_path(self, slug: str) -> Path:
         """The sample set ``slug``: ``normal``, ``wl`` or an attack set, crafted where needed."""
         settings = self.settings
-        network = self.network_of(slug)
+        network, file = self.network_of(slug), artefacts.samples(slug)
         ingredients: dict[str, Any] = {
             "set": slug,
             "network": file_digest(self.model_path(network)),
         }
         if slug in settings.attack.sets:
-            file = f"adversarial/{slug}.npz"
             attack = settings.attack.model_dump(
                 mode="json", exclude={"sets", "eight_bit", "stochastic"}
             )
             params = settings.attack.sets[slug].model_dump(mode="json", exclude={"title"})
             ingredients |= {"attack": attack, "params": params}
         else:
-            file = f"samples/{slug}.npz"
             mine = {"wl"} if slug == "wl" else {"normal", "normal_correct_only"}
             ingredients["samples"] = settings.samples.model_dump(mode="json", include=mine)
         stochastic = {

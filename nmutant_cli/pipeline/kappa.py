@@ -14,10 +14,10 @@ import pandas as pd
 
 from nmutant_cli.files import file_digest, write_csv
 from nmutant_cli.mutation.operator import MutationStream
-from nmutant_cli.mutation.sensitivity import FixedMutations, Source
+from nmutant_cli.mutation.sensitivity import FixedMutations, Source, images_at_once
+from nmutant_cli.pipeline import artefacts
 from nmutant_cli.pipeline.experiment import Experiment, Pieces
 from nmutant_cli.pipeline.jobs import CountChanges, Job
-from nmutant_cli.pipeline.samples import from_8_bits
 from nmutant_cli.types import Images, Labels
 
 KAPPA_COLUMNS = [
@@ -29,29 +29,30 @@ KAPPA_COLUMNS = [
 def kappa_csv(experiment: Experiment) -> Path:
     """``kappa.csv``: a row per sample and step size, made where needed."""
     sets = experiment.all_samples()
-    parts = {slug: _kappa_of(experiment, slug) for slug in sets}
-    return _joined(experiment, "kappa.csv", parts, KAPPA_COLUMNS)
+    parts = {slug: kappa_of(experiment, slug) for slug in sets}
+    return joined(experiment, "kappa.csv", parts, KAPPA_COLUMNS)
 
 
-def _kappa_of(experiment: Experiment, slug: str) -> Path:
-    wanted = experiment.settings.sensitivity
+def kappa_of(experiment: Experiment, slug: str) -> Path:
+    """The part of kappa.csv that is of one sample set."""
+    sensitivity = experiment.settings.sensitivity
+    m, steps = sensitivity.mutations, sensitivity.step_sizes
     network = experiment.network_of(slug)
-    section = wanted.model_dump(mode="json", exclude={"confidence"})
-    ingredients = _ingredients(experiment, "kappa", slug, network) | {"sensitivity": section}
-    name = f"kappa/{slug}.csv"
+    section = sensitivity.model_dump(mode="json", exclude={"confidence"})
+    ingredients = ingredients_of(experiment, "kappa", slug, network) | {"sensitivity": section}
+    name = artefacts.kappa(slug)
 
     def build(path: Path) -> Mapping[str, Any]:
         images, labels, rows = measured(experiment, slug)
         true = experiment.samples(slug).counted().true
-        shared = FixedMutations(_stream(experiment, "kappa", "shared").take(0, wanted.mutations))
+        shared = FixedMutations(stream_of(experiment, "kappa", "shared").take(0, m))
         sources: list[Source] = [shared] * len(rows)
-        if not wanted.shared_mutations:
-            sources = _streams(experiment, "kappa", slug)
-        m = wanted.mutations
-        question, size = CountChanges(m), max(1, 50_000 // m)
+        if not sensitivity.shared_mutations:
+            sources = streams_of(experiment, "kappa", slug)
+        question, size = CountChanges(m), images_at_once(m)
         table: list[list[Any]] = []
-        with experiment.bar(len(rows) * len(wanted.step_sizes), f"kappa {slug}", "sample") as bar:
-            for step in wanted.step_sizes:
+        with experiment.bar(len(rows) * len(steps), f"kappa {slug}", "sample") as bar:
+            for step in steps:
                 job = Job(experiment.network(network), step, question, images, labels, sources)
                 counted = pieces(f"{step:g}", job, size, bar)
                 table += [
@@ -80,27 +81,30 @@ def measured(
     rows = np.flatnonzero(samples.counts)
     where = [(int(r), int(i)) for r, i in zip(rows, chosen.index, strict=True)]
     attack = experiment.settings.attack
-    if slug in attack.sets and attack.eight_bit:
-        return from_8_bits(chosen.image8), chosen.label, where
-    return chosen.image, chosen.label if experiment.settings.samples.stochastic else None, where
+    eight_bit = slug in attack.sets and attack.eight_bit
+    images, _ = chosen.rounded(eight_bit)
+    recorded = eight_bit or experiment.settings.samples.stochastic
+    return images, chosen.label if recorded else None, where
 
 
-def _stream(experiment: Experiment, *names: str | int) -> MutationStream:
+def stream_of(experiment: Experiment, *names: str | int) -> MutationStream:
+    """The mutations of the run's operator that these names stand for."""
     settings = experiment.settings
     shape = experiment.data.image_shape
     return MutationStream(shape, settings.mutation, settings.seed, settings.dataset, *names)
 
 
-def _streams(experiment: Experiment, purpose: str, slug: str) -> list[Source]:
+def streams_of(experiment: Experiment, purpose: str, slug: str) -> list[Source]:
     """A stream of fresh mutations for each sample that counts."""
     chosen = experiment.samples(slug).counted()
     return [
-        _stream(experiment, purpose, slug, int(index), int(target))
+        stream_of(experiment, purpose, slug, int(index), int(target))
         for index, target in zip(chosen.index, chosen.target, strict=True)
     ]
 
 
-def _ingredients(experiment: Experiment, stage: str, slug: str, network: str) -> dict[str, Any]:
+def ingredients_of(experiment: Experiment, stage: str, slug: str, network: str) -> dict[str, Any]:
+    """What anything made of a sample set under mutation, labelled by ``network``, hangs on."""
     settings = experiment.settings
     return experiment.ingredients(
         stage,
@@ -116,9 +120,11 @@ def _ingredients(experiment: Experiment, stage: str, slug: str, network: str) ->
     )
 
 
-def _joined(
+def joined(
     experiment: Experiment, name: str, parts: Mapping[str, Path], columns: list[str]
 ) -> Path:
+    """The artefact ``name``: the rows of all ``parts``."""
+
     def build(path: Path) -> Mapping[str, Any]:
         # As text, so that every number is written as it was.
         frames = [pd.read_csv(part, dtype=str, keep_default_na=False) for part in parts.values()]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from nmutant_cli.mutation.operator import MutationStream, apply
+from nmutant_cli.mutation.operator import Mutations, apply, clip_of
 from nmutant_cli.mutation.sensitivity import Subjects
 from nmutant_cli.networks.inference import predict_labels
 from nmutant_cli.pipeline.experiment import Experiment
-from nmutant_cli.pipeline.kappa import measured
+from nmutant_cli.pipeline.kappa import measured, stream_of
 from nmutant_cli.report.figures.images import PanelRow
 from nmutant_cli.report.figures.neighbourhood import Neighbourhood, labels_around
 from nmutant_cli.seeding import stream
@@ -27,20 +27,13 @@ def panel_rows(experiment: Experiment) -> list[PanelRow]:
         images, labels, _ = measured(experiment, slug)
         label = experiment.label(params.model, step)
         subjects = Subjects(label, images[:1], None if labels is None else labels[:1])
-        stream = MutationStream(
-            data.image_shape, settings.mutation, settings.seed, settings.dataset, "panel", slug
-        )
-        drawn = stream.take(0, 1000)
-        changed = np.flatnonzero(subjects.changes(np.zeros(1000, np.int64), drawn))
-        pick = slice(changed[0], changed[0] + 1) if len(changed) else slice(0, 1)
-        mutation = drawn[pick]
-        clip = data.bounds if settings.mutation.clip else None
+        mutation = _telling(experiment, subjects, "panel", slug)
         rows.append(
             PanelRow(
                 title=experiment.titles[slug],
                 original=data.x_test[chosen.index[0]],
                 adversarial=images[0],
-                mutation=apply(images[:1], mutation, step, clip)[0],
+                mutation=_applied(experiment, images[:1], mutation)[0],
                 original_label=int(chosen.true[0]),
                 adversarial_label=int(subjects.labels[0]),
                 mutation_label=int(label(images[:1], mutation)[0]),
@@ -55,41 +48,53 @@ def neighbourhoods(experiment: Experiment) -> list[Neighbourhood]:
     The sample is the first of the set that lies nearest to its originals, the mutation the first
     that gives it away; the maps reach twice as far as the attack went.
     """
-    settings, data = experiment.settings, experiment.data
-    found = []
+    settings = experiment.settings
+    nearest = []
     for slug in settings.attack.sets:
         chosen = experiment.samples(slug).counted()
         # An image that was wrong before was not attacked; one in 8 bits may be right again.
         rows = np.flatnonzero((chosen.l2 > 0) & (chosen.label8 != chosen.true))
         if len(rows):
-            found.append((float(chosen.l2[rows].mean()), slug, int(rows[0])))
-    if not found:
+            nearest.append((float(chosen.l2[rows].mean()), slug, int(rows[0])))
+    if not nearest:
         return []
-    _, slug, row = min(found)
+    _, slug, row = min(nearest)
     chosen = experiment.samples(slug).counted()
-    distance = float(chosen.l2[row])
+    reach = 2 * float(chosen.l2[row])
     network = experiment.network_of(slug)
-    model, step = experiment.model(network), settings.detection.step_size
+    model = experiment.model(network)
     images, labels, _ = measured(experiment, slug)
-    own = None if labels is None else labels[row : row + 1]
-    subjects = Subjects(experiment.label(network, step), images[row : row + 1], own)
-    names = (settings.dataset, "neighbourhood")
-    source = MutationStream(data.image_shape, settings.mutation, settings.seed, *names)
-    drawn = source.take(0, 1000)
-    changed = np.flatnonzero(subjects.changes(np.zeros(1000, np.int64), drawn))
-    mutation = drawn[np.array([changed[0] if len(changed) else 0])]
-    clip = data.bounds if settings.mutation.clip else None
+    one = slice(row, row + 1)
+    label = experiment.label(network, settings.detection.step_size)
+    subjects = Subjects(label, images[one], None if labels is None else labels[one])
+    mutation = _telling(experiment, subjects, "neighbourhood")
 
     def shown(title: str, image: Images) -> Neighbourhood:
-        mutated = apply(image[None], mutation, step, clip)
+        mutated = _applied(experiment, image[None], mutation)[0]
         around = labels_around(
             lambda many: predict_labels(model, many),
             image,
-            2 * distance,
-            stream(settings.seed, *names, "directions"),
+            reach,
+            stream(settings.seed, settings.dataset, "neighbourhood", "directions"),
         )
-        own, after = predict_labels(model, np.stack([image, mutated[0]])).tolist()
-        return Neighbourhood(title, image, own, mutated[0], after, around, 2 * distance)
+        before, after = predict_labels(model, np.stack([image, mutated])).tolist()
+        return Neighbourhood(title, image, before, mutated, after, around, reach)
 
-    original = data.x_test[chosen.index[row]]
+    original = experiment.data.x_test[chosen.index[row]]
     return [shown("normal", original), shown(experiment.titles[slug], images[row])]
+
+
+def _telling(experiment: Experiment, subjects: Subjects, *names: str) -> Mutations:
+    """The first of 1,000 mutations that changes the label of the one subject, or the very first.
+
+    ``names`` are those of the stream that they are drawn from.
+    """
+    drawn = stream_of(experiment, *names).take(0, 1000)
+    first = int(subjects.changes(np.zeros(1000, np.int64), drawn).argmax())
+    return drawn[first : first + 1]
+
+
+def _applied(experiment: Experiment, images: Images, mutation: Mutations) -> Images:
+    settings = experiment.settings
+    clip = clip_of(settings.mutation, experiment.data.bounds)
+    return apply(images, mutation, settings.detection.step_size, clip)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from nmutant_cli.datasets import DATASET_TITLES
 from nmutant_cli.files import file_digest, read_records
 from nmutant_cli.paper import claims, published
+from nmutant_cli.pipeline import artefacts
 from nmutant_cli.pipeline.detect import detections_csv, kappa1_of
 from nmutant_cli.pipeline.experiment import Experiment
 from nmutant_cli.pipeline.kappa import kappa_csv
@@ -107,7 +108,7 @@ def _beside_published(experiment: Experiment, first: pd.DataFrame, second: pd.Da
     """Tables 1 and 2 beside the published ones, and the claims; {} for data the paper lacks."""
     if DATASET_TITLES[experiment.settings.dataset] not in set(published.table1()["dataset"]):
         return {}
-    counts = experiment.run[experiment.model_path().name]["counts"]
+    counts = experiment.run[artefacts.network("base")]["counts"]
     means = tables.means(*_table1_arguments(experiment))
     return {
         "compared/table1": (
@@ -187,9 +188,9 @@ def _with_verdict(table: pd.DataFrame) -> pd.DataFrame:
 def facts(experiment: Experiment) -> Mapping[str, Any]:
     """What the page says of how its numbers came about."""
     settings, run = experiment.settings, experiment.run
-    entry = run[experiment.model_path().name]
+    entry = run[artefacts.network("base")]
     attacks = {
-        experiment.titles[slug]: run[f"adversarial/{slug}.npz"]["counts"]
+        experiment.titles[slug]: run[artefacts.samples(slug)]["counts"]
         for slug in settings.attack.sets
     }
     return {

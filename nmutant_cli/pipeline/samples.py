@@ -55,6 +55,12 @@ class SampleSet:
         """Only the samples that count."""
         return SampleSet(*(getattr(self, f.name)[self.counts] for f in fields(self)))
 
+    def rounded(self, eight_bit: bool) -> tuple[Images, Labels]:
+        """The images, in 8 bits where that is wanted, and what the network says of them."""
+        if eight_bit:
+            return from_8_bits(self.image8), self.label8
+        return self.image, self.label
+
     def save(self, path: Path) -> None:
         """Write ``.npz``, the same bytes for the same content."""
         with path.open("wb") as file:

@@ -18,6 +18,7 @@ import pandas as pd
 from nmutant_cli.detectors import DETECTORS, Candidate, NetworkView
 from nmutant_cli.errors import ConfigError
 from nmutant_cli.files import file_digest
+from nmutant_cli.mutation.operator import clip_of
 from nmutant_cli.pipeline.experiment import Experiment
 from nmutant_cli.pipeline.kappa import measured
 from nmutant_cli.report.tables import NORMAL
@@ -80,7 +81,7 @@ def view_of(experiment: Experiment, network: str) -> NetworkView:
         settings.mutation,
         settings.detection.step_size,
         settings.seed,
-        experiment.data.bounds if settings.mutation.clip else None,
+        clip_of(settings.mutation, experiment.data.bounds),
     )
 
 
