@@ -300,7 +300,7 @@ def test_what_was_made_before_there_were_these_settings_still_has_its_digest(mon
     sets |= {slug: f"samples/{slug}.npz" for slug in ("normal", "wl")}
     for slug in sets:
         run.samples_path(slug)
-        kappa._kappa_of(run, slug)
+        kappa.kappa_of(run, slug)
     same = {name for name, digest in found.items() if digest == entries[name]["digest"]}
     attacked = {name for name in sets.values() if name.startswith("adversarial/")}
     moved = {
