@@ -1,9 +1,9 @@
-# make install | demo | test | lint | bench | reproduce-tables
+# make install | demo | test | lint | bench | reproduce-tables | renew
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow lint schema reproduce-tables bench bench-attacks lock clean
+.PHONY: install demo test test-slow lint schema reproduce-tables bench bench-attacks renew lock clean
 .DEFAULT_GOAL := install
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -45,6 +45,9 @@ bench: install  ## kappa and detection beside the bare network, memory, start-up
 bench-attacks: install  ## our attacks beside Foolbox's and ART's
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[oracles]'
 	$(BIN)/python scripts/bench_attacks.py
+
+renew: install  ## the verdicts and digests of results/, where a rule has changed or a study was made anew
+	$(BIN)/python scripts/renew.py
 
 lock: install  ## write constraints.txt from what is installed here
 	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check | grep -v ' @ ' > constraints.txt

@@ -24,6 +24,7 @@ from nmutant_cli.mutation.graph import CompiledLabeller
 from nmutant_cli.mutation.operator import MutationStream
 from nmutant_cli.mutation.sensitivity import FixedMutations, Subjects, tally
 from nmutant_cli.networks import inference
+from nmutant_cli.paper.checking import write_sums
 from nmutant_cli.pipeline.samples import SampleSet, from_8_bits
 from nmutant_cli.types import Verdict
 
@@ -128,6 +129,7 @@ def main() -> None:
     shutil.copytree(args.run / "figures", args.folder / "figures", dirs_exist_ok=True)
     if args.size:
         make_slice(args.run, args.folder / "slice", load(args.config)[1], args.size)
+    write_sums(args.folder)
     size = sum(path.stat().st_size for path in args.folder.rglob("*") if path.is_file())
     print(f"{args.folder}: {size / 1e6:.1f} MB")
 

@@ -7,8 +7,9 @@ import pytest
 from conftest import ROOT
 
 from nmutant_cli.config.loading import load
-from nmutant_cli.paper.checking import check
+from nmutant_cli.paper.checking import changed, check
 
+FOLDERS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
 RESULTS = sorted(path.parent for path in (ROOT / "results").glob("*/table1.csv"))
 SLICES = sorted(path.parent for path in (ROOT / "results").glob("*/slice/counts.csv"))
 
@@ -20,9 +21,22 @@ def test_there_are_committed_results():
     assert SLICES
 
 
+@pytest.mark.parametrize("folder", FOLDERS, **ids)
+def test_every_file_is_the_one_that_was_kept(folder):
+    assert changed(folder) == []
+
+
 @pytest.mark.parametrize("folder", RESULTS, **ids)
-def test_no_committed_verdict_has_become_worse(folder):
+def test_tables_1_and_2_stand_beside_the_papers_and_are_those_of_their_manifest(folder):
     assert check(folder) == []
+
+
+def test_the_committed_verdicts_are_those_of_the_present_rules(script):
+    renew = script("renew")
+    tables = renew.with_verdicts()
+    assert len(tables) >= 7
+    stale = [path for path in tables if renew.renewed(path) != path.read_text(encoding="utf-8")]
+    assert stale == [], "run `make renew`"
 
 
 @pytest.mark.parametrize("batch_size", [1000, pytest.param(37, marks=pytest.mark.slow)])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -11,8 +12,9 @@ from nmutant_cli.cli import main
 from nmutant_cli.errors import ArtifactError
 from nmutant_cli.files import file_digest
 from nmutant_cli.paper import published
-from nmutant_cli.paper.checking import check
+from nmutant_cli.paper.checking import check, write_sums
 from nmutant_cli.paper.claims import claims
+from nmutant_cli.report.tables import to_csv
 
 
 def as_ours(dataset="MNIST"):
@@ -42,6 +44,51 @@ def test_the_paper_reproduces_itself(dataset):
     first, second = as_ours(dataset)
     assert (published.compare_table1(first)["verdict"] == "reproduced").all()
     assert (published.compare_table2(second)["verdict"] == "reproduced").all()
+
+
+KIND = ["reproduced", "same conclusion"]
+
+
+@pytest.mark.parametrize("dataset", ["MNIST", "CIFAR10"])
+def test_nonsense_gets_no_kind_word(dataset):
+    first, second = as_ours(dataset)
+    normal = first["samples"] == "normal"
+    share = second["identified"] / second["n"]
+    alarms = second["samples"] == "normal"
+    nonsense = {
+        "normal at 49%, attacks at 60 to 100%": first.assign(
+            kappa_percent=np.where(normal, 49, np.linspace(60, 100, len(first)))
+        )[normal | (dataset == "MNIST")],
+        "all the same": first.assign(kappa_percent=50.0 if dataset == "MNIST" else 5.0),
+        "a wide interval": first.assign(kappa_percent=first["kappa_percent"] / 3, ci99_percent=99),
+        "label changes": second.assign(label_changes=99.0),
+        "twice the mutations, 51% found, 9.9% alarms": second.assign(
+            identified=(second["n"] * np.where(alarms, 0.099, 0.51)).round(),
+            mutations=2 * second["mutations"],
+            label_changes=99.0,
+        ),
+        "a tenth of the mutations": second.assign(mutations=second["mutations"] // 10),
+        "half of what was found, five times the alarms": second.assign(
+            identified=(second["n"] * np.where(alarms, 5 * share, share / 2)).round()
+        ),
+    }
+    for name, table in nonsense.items():
+        compare = published.compare_table1 if "step_size" in table else published.compare_table2
+        verdicts = compare(table)["verdict"]
+        assert not verdicts.isin(KIND).any(), (name, verdicts.tolist())
+
+
+def test_the_distance_is_a_sum_of_log_ratios():
+    first, second = as_ours()
+    assert (published.compare_table1(first)["distance"] == 0).all()
+    assert (published.compare_table2(second)["distance"] == 0).all()
+    assert verdict_on("FGSM", mutations=112, label_changes=0.75)[2] == pytest.approx(2 * np.log(2))
+    share = np.log(301 / 454) - np.log(367 / 454)
+    assert verdict_on("FGSM", identified=300)[2] == pytest.approx(-share)
+    assert verdict_on("FGSM", mutations=np.nan)[2] == np.inf
+    first["kappa_percent"] = np.where(first["samples"] == "FGSM", 100.0, first["kappa_percent"])
+    distance = published.compare_table1(first)["distance"]
+    assert (distance == np.where(first["samples"] == "FGSM", np.inf, 0)).all()
 
 
 def test_a_kappa_outside_the_joint_interval_keeps_the_conclusion_or_not():
@@ -84,29 +131,38 @@ def verdict_on(samples, **values):
     for column, value in values.items():
         changed.loc[at, column] = value
     row = published.compare_table2(changed).loc[at].iloc[0]
-    return row["verdict"], row["reason"]
+    return row["verdict"], row["reason"], row["distance"]
 
 
-def test_table_2_is_held_to_the_joint_interval_and_to_the_number_of_mutations():
+def test_table_2_is_held_to_the_joint_interval_to_mutations_and_to_label_changes():
+    def verdict(**values):
+        return verdict_on("FGSM", **values)[0]
+
     # 366 of 452 as published. Half the interval is 7.1 points, 32 samples.
-    assert verdict_on("FGSM", identified=366 - 32, mutations=56 * 1.19) == ("reproduced", "")
-    assert verdict_on("FGSM", identified=366 - 33) == ("same conclusion", "")
-    assert verdict_on("FGSM", mutations=56 * 1.25) == ("same conclusion", "")
-    assert verdict_on("FGSM", mutations=56 * 2.1) == ("differs", "")
-    assert verdict_on("FGSM", identified=200) == ("differs", "")
-    assert verdict_on("FGSM", mutations=np.nan) == ("differs", "")
+    assert verdict(identified=366 - 32, mutations=56 * 1.19) == "reproduced"
+    assert verdict(identified=366 - 33) == "same conclusion"
+    assert verdict(mutations=56 * 1.25) == "same conclusion"
+    assert verdict(mutations=56 * 2.1) == "differs"
+    assert verdict(mutations=56 / 2.1) == "differs"
+    assert verdict(label_changes=1.5 * 1.19) == "reproduced"
+    assert verdict(label_changes=1.5 / 1.25) == "same conclusion"
+    assert verdict(label_changes=1.5 * 2.1) == "differs"
+    assert verdict(identified=308) == "same conclusion"
+    assert verdict(identified=302) == "differs"
+    assert verdict(mutations=np.nan) == "differs"
 
 
 def test_normal_rows_are_held_to_their_false_alarms():
     # 18 of 500 as published.
-    assert verdict_on("normal", identified=36) == ("reproduced", "")
-    assert verdict_on("normal", identified=38) == ("same conclusion", "")
-    assert verdict_on("normal", identified=60) == ("differs", "")
-    assert verdict_on("normal", n=50, identified=4) == ("reproduced", ""), "50 samples say little"
+    assert verdict_on("normal", identified=36)[0] == "reproduced"
+    assert verdict_on("normal", identified=38)[0] == "differs"
+    assert verdict_on("normal", identified=36, mutations=132 * 1.5)[0] == "same conclusion"
+    assert verdict_on("normal", identified=3)[0] == "differs", "far fewer is not the same either"
+    assert verdict_on("normal", n=50, identified=4)[0] == "reproduced", "50 samples say little"
 
 
 def test_a_known_reason_stands_beside_a_row_that_differs():
-    verdict, reason = verdict_on("C&W", mutations=41.0)
+    verdict, reason, _ = verdict_on("C&W", mutations=41.0)
     assert verdict == "differs"
     assert "network other than" in reason
 
@@ -124,6 +180,49 @@ def test_a_worse_verdict_or_a_lost_row_is_found():
     assert published.worse(committed, published.compare_table1(first)) == []
     with pytest.raises(ArtifactError, match="verdict"):
         published.worse(committed, committed.drop(columns="verdict"))
+
+
+def test_a_row_that_differs_may_not_come_to_differ_more():
+    first, second = as_ours()
+    row = 4  # C&W, mu 1.2
+    second["mutations"] = second["mutations"].astype(float)
+
+    def at(mutations):
+        second.loc[row, "mutations"] = mutations
+        return published.compare_table2(second)
+
+    committed = at(13 * 3.0)
+    assert committed.loc[row, "verdict"] == "differs"
+    assert published.worse(at(13 * 3.2), committed) == []
+    (found,) = published.worse(at(13 * 3.4), committed)
+    assert str(found) == "MNIST C&W mu 1.2 published: differs by 1.22, was 1.10"
+    first["kappa_percent"] *= 3
+    committed = published.compare_table1(first)
+    first["kappa_percent"] *= 1.2
+    assert len(published.worse(published.compare_table1(first), committed)) == len(first)
+
+
+@pytest.mark.parametrize(
+    ("values", "worse"),
+    [
+        ({"identified": 366 - 20, "mutations": 60.0, "label_changes": 1.6}, False),
+        ({"identified": 366 - 40}, True),
+        ({"mutations": 56 * 1.3}, True),
+        ({"label_changes": 1.5 * 1.3}, True),
+        ({"mutations": np.nan}, True),
+    ],
+)
+def test_rows_of_other_rules_are_held_to_the_committed_values(values, worse):
+    _, second = as_ours()
+    second = second.assign(rule="wald").astype({"mutations": float, "label_changes": float})
+    nobody = second["samples"] == "BB"
+    second.loc[nobody, ["mutations", "label_changes"]] = np.nan
+    committed = published.compare_table2(second)
+    assert (committed["verdict"] == "").all()
+    assert published.worse(committed, committed) == []
+    second.loc[8, list(values)] = list(values.values())
+    found = published.worse(published.compare_table2(second), committed)
+    assert [f.row for f in found] == ["MNIST FGSM mu 1.2 wald"] * worse
 
 
 def test_the_papers_claims_hold_for_its_own_tables():
@@ -159,15 +258,20 @@ def test_claims_that_fail_are_said_to_fail():
 
 def commit(folder):
     """The paper's own tables as if they were a committed run's."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     first, second = as_ours()
-    published.compare_table1(first).to_csv(folder / "table1.csv", index=False)
-    published.compare_table2(second).to_csv(folder / "table2.csv", index=False)
-    entries = {
-        f"compared/{name}.csv": {"sha256": file_digest(folder / f"{name}.csv")}
-        for name in ("table1", "table2")
+    tables = {
+        "table1": (first, published.compare_table1(first)),
+        "table2": (second, published.compare_table2(second)),
     }
+    entries = {}
+    for name, (made, beside) in tables.items():
+        entries[f"{name}.csv"] = {"sha256": hashlib.sha256(to_csv(made).encode()).hexdigest()}
+        (folder / f"{name}.csv").write_text(to_csv(beside))
+    (folder / "roc.csv").write_text("samples,auc_percent\nFGSM,95.0\n")
+    entries["roc.csv"] = {"sha256": file_digest(folder / "roc.csv")}
     (folder / "manifest.json").write_text(json.dumps({"artefacts": entries}))
+    write_sums(folder)
     return folder
 
 
@@ -183,26 +287,42 @@ def test_committed_results_are_in_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("table", "column", "value", "said"),
+    ("file", "column", "value", "said"),
     [
         ("table1", "kappa_percent", 30.0, "was reproduced"),
         ("table2", "identified", 100, "was reproduced"),
-        ("table2", "accuracy_percent", 94.5, "not the file"),
+        ("table2", "accuracy_percent", 94.5, "manifest"),
         ("table1", "published_kappa_percent", 0.5, "not the paper's"),
         ("table2", "published_mutations", 99, "not the paper's"),
+        ("roc", "auc_percent", 99, "manifest"),
     ],
 )
-def test_a_value_changed_by_hand_is_found(tmp_path, table, column, value, said):
+def test_a_value_changed_by_hand_is_found(tmp_path, file, column, value, said):
     folder = commit(tmp_path / "results")
-    change(folder / f"{table}.csv", column, 1, value)
-    assert any(said in line for line in check(folder))
+    change(folder / f"{file}.csv", column, 0, value)
+    assert any("SHA256SUMS" in line for line in check(folder))
+    write_sums(folder)
+    complaints = check(folder)
+    assert any(said in line for line in complaints)
+    assert not any("SHA256SUMS" in line for line in complaints)
+
+
+def test_a_file_too_many_or_too_few_is_found(tmp_path):
+    folder = commit(tmp_path / "results")
+    (folder / "study.csv").write_text("a\n1\n")
+    (line,) = check(folder)
+    assert "study.csv" in line
+    assert "make renew" in line
+    write_sums(folder)
+    assert check(folder) == []
+    (folder / "study.csv").unlink()
+    (line,) = check(folder)
+    assert "study.csv: missing" in line
 
 
 def test_a_run_is_held_against_the_committed_results(tmp_path):
     folder = commit(tmp_path / "results")
     run = tmp_path / "run"
-    run.mkdir()
-    assert check(folder, run) == [], "a run without tables changes nothing"
     commit(run / "compared")
     assert check(folder, run) == []
     change(run / "compared" / "table1.csv", "kappa_percent", 7, 90.0)
@@ -218,18 +338,27 @@ def test_a_missing_committed_table_is_an_error(tmp_path):
     (folder / "table1.csv").unlink()
     with pytest.raises(ArtifactError, match="table1"):
         check(folder)
-
-
-def test_report_check_makes_nothing_and_exits_with_1_if_a_verdict_is_worse(tmp_path):
     folder = commit(tmp_path / "results")
-    run = tmp_path / "run"
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(ArtifactError, match="SHA256SUMS"):
+        check(folder)
+
+
+def test_report_check_makes_nothing_and_exits_with_1_if_a_row_is_worse(tmp_path):
+    folder, run = commit(tmp_path / "results"), tmp_path / "run"
     arguments = ["report", "--config", "mnist", "--run-dir", str(run), "--check", str(folder)]
+    nothing = CliRunner().invoke(main, arguments)
+    assert nothing.exit_code == 2, "a run without tables cannot be checked"
+    assert "nmutant report" in nothing.output
+    assert not run.exists()
+    commit(run / "compared")
+    before = sorted(run.rglob("*"))
     good = CliRunner().invoke(main, arguments)
     assert good.exit_code == 0, good.output
-    change(folder / "table1.csv", "kappa_percent", 2, 55.0)
+    change(run / "compared" / "table1.csv", "kappa_percent", 2, 55.0)
     bad = CliRunner().invoke(main, arguments)
     assert bad.exit_code == 1
     assert "C&W" in bad.output
-    assert not run.exists()
+    assert sorted(run.rglob("*")) == before
     missing = CliRunner().invoke(main, [*arguments[:-1], str(tmp_path / "nowhere")])
     assert missing.exit_code == 2

@@ -105,7 +105,7 @@ def evade(experiment: Experiment) -> None:
 
 
 def _check_only(config: Path, run: Path, committed: str) -> None:
-    """Say what is worse than the committed results, and exit with 1 if anything is."""
+    """Say what of a run is worse than the committed results, and exit with 1 if anything is."""
     from nmutant_cli.paper.checking import check
 
     folder = Path(committed or Path("results") / config.stem)
@@ -114,7 +114,7 @@ def _check_only(config: Path, run: Path, committed: str) -> None:
         click.echo(line)
     if complaints:
         raise click.exceptions.Exit(1)
-    click.echo(f"{folder}: no verdict is worse than the committed one")
+    click.echo(f"{run}: no row of Tables 1 and 2 is worse than in {folder}")
 
 
 def _write(experiment: Experiment) -> None:
@@ -139,9 +139,9 @@ report = click.command(
         is_flag=False,
         flag_value="",
         metavar="[FOLDER]",
-        help="Make nothing: work out the verdicts on the published numbers anew, from this run's "
-        "tables if there are any, and exit with 1 if one is worse than in FOLDER "
-        "[results/NAME-OF-CONFIG].",
+        help="Make nothing: hold this run's Tables 1 and 2 against those in FOLDER "
+        "[results/NAME-OF-CONFIG], and exit with 1 if a row is worse. It is an error if the run "
+        "has no tables yet.",
     )(experiment_command(_write, _check_only))
 )
 
