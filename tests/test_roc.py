@@ -18,7 +18,7 @@ TITLES = {"normal": "normal", "fgsm": "FGSM"}
 kappas = st.lists(st.integers(0, 12).map(lambda n: n / 12), min_size=1, max_size=60)
 
 
-def table(normal, adversarial, rng=0, steps=(1.0,)):
+def table(normal, adversarial, seed=0, steps=(1.0,)):
     frame = pd.DataFrame(
         {
             "samples": ["normal"] * len(normal) + ["fgsm"] * len(adversarial),
@@ -26,7 +26,7 @@ def table(normal, adversarial, rng=0, steps=(1.0,)):
             "kappa": [*normal, *adversarial],
         }
     )
-    return roc_table(frame, TITLES, "MNIST", steps, np.random.default_rng(rng))
+    return roc_table(frame, TITLES, "MNIST", steps, seed)
 
 
 @settings(max_examples=60, deadline=None)
@@ -65,7 +65,28 @@ def test_a_set_without_samples_has_empty_values():
     assert row.drop(["dataset", "step_size", "samples", "n"]).isna().all()
 
 
-def test_the_same_generator_gives_the_same_intervals():
+def test_a_sets_interval_does_not_depend_on_the_other_sets_and_steps():
+    rng = np.random.default_rng(2)
+    frame = pd.concat(
+        pd.DataFrame({"samples": slug, "step_size": step, "kappa": rng.random(40).round(2)})
+        for step in (1.0, 5.0)
+        for slug in ("cw", "normal", "fgsm")
+    )
+    titles = {"normal": "normal", "cw": "C&W", "fgsm": "FGSM"}
+    both = roc_table(frame, titles, "MNIST", [1.0, 5.0], 0).set_index(["samples", "step_size"])
+    alone = roc_table(frame[frame["samples"] != "cw"], TITLES, "MNIST", [5.0], 0)
+    pd.testing.assert_frame_equal(
+        alone.set_index(["samples", "step_size"]), both.loc[[("FGSM", 5.0)]]
+    )
+    ends = ["auc_low", "auc_high"]
+    same = frame.assign(samples=frame["samples"].replace("cw", "fgsm"))
+    twice = pd.concat([same, same.assign(samples=same["samples"].replace("fgsm", "cw"))])
+    drawn = roc_table(twice, titles, "MNIST", [1.0], 0)
+    assert drawn.loc[0, "auc_percent"] == drawn.loc[1, "auc_percent"]
+    assert (drawn.loc[0, ends] != drawn.loc[1, ends]).any(), "each set draws its own"
+
+
+def test_the_same_seed_gives_the_same_intervals():
     values = np.random.default_rng(1).random((2, 50)).round(2)
     pd.testing.assert_frame_equal(table(*values, 3), table(*values, 3))
     assert not table(*values, 3).equals(table(*values, 4))

@@ -26,7 +26,6 @@ from nmutant_cli.report.figures.sensitivity import kappa_histograms, ratio_figur
 from nmutant_cli.report.figures.style import to_png
 from nmutant_cli.report.relabelling import relabelling
 from nmutant_cli.report.roc import roc_table
-from nmutant_cli.seeding import stream
 
 Tables = dict[str, tuple[str, pd.DataFrame]]
 """File without its ending: title on the page, and the table."""
@@ -89,13 +88,12 @@ def _own_tables(experiment: Experiment) -> Tables:
     kappas = read_records(kappa_csv(experiment))
     steps = settings.sensitivity.step_sizes
     by_step = (experiment.titles, DATASET_TITLES[settings.dataset], steps)
-    rng = stream(settings.seed, settings.dataset, "roc")
     return {
         "table1": ("Table 1: sensitivity to random mutation", table1(experiment)),
         "table2": ("Table 2: detection", table2(experiment)),
         "roc": (
             "Normal samples against the others, by kappa alone, with 95% intervals",
-            roc_table(kappas, *by_step, rng),
+            roc_table(kappas, *by_step, settings.seed),
         ),
         "relabelling": (
             "The majority label under mutation as a corrected label",

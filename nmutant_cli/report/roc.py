@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from nmutant_cli.report.tables import NORMAL
+from nmutant_cli.seeding import stream
 from nmutant_cli.types import AnyArray, Floats
 
 FALSE_ALARMS = (0.01, 0.05)
@@ -36,15 +37,16 @@ def roc_table(
     titles: Mapping[str, str],
     dataset: str,
     step_sizes: Sequence[float],
-    rng: np.random.Generator,
+    seed: int,
 ) -> pd.DataFrame:
     """AUC, and the true positive rate at 1% and 5% false alarms, of each set at each step size.
 
     ``kappa`` and ``titles`` as for `tables.table1`. Every figure is in percent and has a 95%
     bootstrap interval over images, of normal and of adversarial ones (percentiles of 1,000
-    resamples drawn from ``rng``). The threshold of a rate is the lowest kappa that not more than
-    1% (5%) of the normal samples reach: the false alarms are really at most that, often fewer.
-    A set without samples has empty values.
+    resamples). Each set and step size has a stream of its own under ``seed``, so its intervals do
+    not depend on which other sets there are. The threshold of a rate is the lowest kappa that not
+    more than 1% (5%) of the normal samples reach: the false alarms are really at most that, often
+    fewer. A set without samples has empty values.
     """
     rows = []
     for step in sorted(step_sizes):
@@ -55,6 +57,7 @@ def roc_table(
             values = by_set.get(slug, np.zeros(0))
             if slug == NORMAL:
                 continue
+            rng = stream(seed, dataset, "roc", slug, f"{step:g}")
             figures = with_intervals(normal, values, rng)
             rows.append((dataset, step, title, len(values), *figures))
     names = ["auc", *(f"tpr_at_{100 * rate:g}" for rate in FALSE_ALARMS)]
