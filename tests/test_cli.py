@@ -114,7 +114,8 @@ def test_results_go_to_stdout_and_nothing_else(finished):
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert lines[0].split() == [
-        "dataset", "step_size", "samples", "n", "kappa_percent", "ci99_percent",
+        "dataset", "step_size", "samples", "n", "kappa_percent", "ci99_percent", "kappa_low",
+        "kappa_high",
     ]  # fmt: skip
     assert lines[-1] == str(finished / "kappa.csv")
     for name, last in (

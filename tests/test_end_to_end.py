@@ -36,7 +36,8 @@ def table(folder, name):
 
 def test_table_1(finished):
     found = table(finished, "table1.csv")
-    assert list(found) == ["dataset", "step_size", "samples", "n", "kappa_percent", "ci99_percent"]
+    measured = ["kappa_percent", "ci99_percent", "kappa_low", "kappa_high"]
+    assert list(found) == ["dataset", "step_size", "samples", "n", *measured]
     assert list(found["samples"]) == list(SETS.values()) * 3
     assert list(found["step_size"]) == [step for step in STEPS for _ in SETS]
     assert set(found["dataset"]) == {"digits"}

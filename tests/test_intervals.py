@@ -7,8 +7,9 @@ import pytest
 from scipy.stats import binom
 
 from nmutant_cli.detection.exact import ends
-from nmutant_cli.detection.intervals import anytime, clopper_pearson
+from nmutant_cli.detection.intervals import anytime, clopper_pearson, mean_interval
 from nmutant_cli.detection.sprt import SequentialTest
+from nmutant_cli.mutation.sensitivity import half_width
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,37 @@ def test_anytime_covers_where_a_sequential_test_stops(test, kappa):
     chance = at.share * binom.pmf(at.changes, at.mutations, kappa)
     assert chance.sum() == pytest.approx(1, abs=1e-9)
     assert chance[(low <= kappa) & (kappa <= high)].sum() >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("zero", "a", "b", "n"),
+    [(0.75, 0.2, 19, 500), (0.75, 0.15, 20, 500), (0.8, 0.1, 12, 500), (0.05, 0.6, 5, 150)],
+    ids=["like normal samples", "rarer", "rarer still", "like an attack"],
+)
+def test_the_interval_of_a_mean_kappa_covers_it(zero, a, b, n):
+    """kappa is 0 for a share of the images, else Beta(a, b); counted over 1,000 mutations."""
+    mean, rng, tries = (1 - zero) * a / (a + b), np.random.default_rng(1), 1000
+    inside, as_published = 0, 0
+    for _ in range(tries):
+        kappa = np.where(rng.random(n) < zero, 0, rng.beta(a, b, n))
+        kappas = rng.binomial(1000, kappa) / 1000
+        low, high = mean_interval(kappas, 0.99)
+        assert low <= kappas.mean() <= high
+        inside += low <= mean <= high
+        as_published += abs(kappas.mean() - mean) <= half_width(kappas, 0.99)
+    assert inside >= 0.985 * tries
+    if zero > 0.5:
+        assert as_published <= 0.97 * tries
+
+
+def test_the_interval_of_a_mean_is_that_of_the_paper_where_values_are_many_and_symmetric():
+    values = np.random.default_rng(0).random(20_000)
+    low, high = mean_interval(values, 0.99)
+    assert high - values.mean() == pytest.approx(half_width(values, 0.99), rel=0.02)
+    assert values.mean() - low == pytest.approx(half_width(values, 0.99), rel=0.02)
+    assert mean_interval([0.3, 0.3], 0.99) == (0.3, 0.3)
+    assert np.isnan(mean_interval([], 0.99)).all()
+    assert mean_interval([0.0, 1.0], 0.99) == (0, 1)
 
 
 def test_anytime_is_an_interval_around_the_share():

@@ -56,15 +56,15 @@ def test_table_1_has_the_rows_of_the_paper_in_its_order():
     rows = [("fgsm", 5.0, 0.2), ("fgsm", 5.0, 0.4), ("normal", 1.0, 0.001), ("fgsm", 1.0, 0.1)]
     table = table1(kappa_frame(rows), TITLES, "MNIST", [5.0, 1.0])
     assert to_csv(table) == (
-        "dataset,step_size,samples,n,kappa_percent,ci99_percent\n"
-        "MNIST,1,normal,1,0.10,0.00\n"
-        "MNIST,1,FGSM,1,10.00,0.00\n"
-        "MNIST,1,C&W,0,,\n"
-        "MNIST,1,WL,0,,\n"
-        "MNIST,5,normal,0,,\n"
-        "MNIST,5,FGSM,2,30.00,18.21\n"
-        "MNIST,5,C&W,0,,\n"
-        "MNIST,5,WL,0,,\n"
+        "dataset,step_size,samples,n,kappa_percent,ci99_percent,kappa_low,kappa_high\n"
+        "MNIST,1,normal,1,0.10,0.00,0.10,0.10\n"
+        "MNIST,1,FGSM,1,10.00,0.00,10.00,10.00\n"
+        "MNIST,1,C&W,0,,,,\n"
+        "MNIST,1,WL,0,,,,\n"
+        "MNIST,5,normal,0,,,,\n"
+        "MNIST,5,FGSM,2,30.00,18.21,11.79,48.21\n"
+        "MNIST,5,C&W,0,,,,\n"
+        "MNIST,5,WL,0,,,,\n"
     )
 
 
@@ -75,7 +75,7 @@ def test_the_interval_column_is_named_after_its_level():
         (0.99, "ci99_percent"),
         (0.999, "ci99.9_percent"),
     ):
-        assert table1(rows, TITLES, "digits", [1.0], confidence).columns[-1] == name
+        assert table1(rows, TITLES, "digits", [1.0], confidence).columns[5] == name
 
 
 kappa_rows = st.lists(
@@ -244,9 +244,9 @@ def test_a_damaged_detections_csv_is_refused():
 def test_the_text_is_aligned_and_has_no_nan():
     text = to_text(table1(kappa_frame([("fgsm", 1.0, 0.125)]), TITLES, "MNIST", [1.0]))
     assert text.splitlines() == [
-        "dataset  step_size  samples  n  kappa_percent  ci99_percent",
+        "dataset  step_size  samples  n  kappa_percent  ci99_percent  kappa_low  kappa_high",
         "MNIST            1  normal   0",
-        "MNIST            1  FGSM     1          12.50          0.00",
+        "MNIST            1  FGSM     1          12.50          0.00      12.50       12.50",
         "MNIST            1  C&W      0",
         "MNIST            1  WL       0",
     ]

@@ -1,8 +1,10 @@
-"""Intervals for a chance, from how often something happened; arrays in, arrays out."""
+"""Intervals for a chance, from how often something happened, and for a mean kappa."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -54,6 +56,40 @@ def anytime(count: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tuple[F
             kept, outside = np.where(within, middle, kept), np.where(within, outside, middle)
         ends.append(np.where(inside(edge), edge, kept))
     return ends[0], ends[1]
+
+
+def mean_interval(kappas: Floats | Sequence[float], confidence: float) -> tuple[float, float]:
+    """The interval of the mean of ``kappas``, values in [0, 1]: its lower and its upper end.
+
+    Most kappas of normal samples are 0 and a few are large. A sample that has too few of the large
+    ones has a mean and a standard deviation that are both too small, so the interval that is so
+    many standard errors either way (Table 1's) misses on one side: on 500 values of that kind it
+    covers 95% at a nominal 99%. This one is Hall's (J. R. Stat. Soc. B 54, 1992), whose cubic
+    transformation takes the skewness out of the t statistic; for the upper end the largest value
+    counts once more where that makes it higher, since the largest of all has seldom been seen. It
+    covers 99% there (``tests/test_intervals.py``).
+
+    NaN for no values; for values that are all the same, that value.
+    """
+    values = np.asarray(kappas, np.float64)
+    if not len(values):
+        return math.nan, math.nan
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    once_more = np.append(values, values.max())
+    upper = max(_hall(values, -z), _hall(once_more, -z))
+    return max(0.0, _hall(values, z)), min(1.0, upper)
+
+
+def _hall(values: Floats, z: float) -> float:
+    """mean - t * std / sqrt(n), where t has the normal quantile z once its skewness is out."""
+    n, mean, deviation = len(values), float(values.mean()), float(values.std())
+    if np.ptp(values) == 0:
+        return mean
+    skewness = float(((values - mean) ** 3).mean()) / deviation**3
+    a = skewness / (3 * math.sqrt(n))
+    # The transformation is t + a t^2 + a^2 t^3 / 3 + a / 2; this is where it equals z.
+    t = (math.cbrt(1 + 3 * a * (z - a / 2)) - 1) / a if abs(a) > 1e-9 else z
+    return mean - t * deviation / math.sqrt(n)
 
 
 def _log_beta(a: ArrayLike, b: ArrayLike) -> Floats:

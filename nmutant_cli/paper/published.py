@@ -67,7 +67,9 @@ def compare_table1(ours: pd.DataFrame) -> pd.DataFrame:
     What is compared are the odds kappa / (1 - kappa): 100% is not near 60%. ``same conclusion``: at
     most twice or half the published odds, and on the same side, that is an adversarial set above
     the normal samples of its step by more than the joint interval, the normal samples below every
-    adversarial set. ``reproduced``: no further off either, and within the joint interval.
+    adversarial set. ``reproduced``: no further off either, and within the joint interval. Of
+    ours that is ``kappa_low`` to ``kappa_high``; tables made before there were these have only
+    ``ci99_percent``.
     """
     merged = _beside(ours, table1(), TABLE1_KEY, TABLE1_VALUES)
     merged["distance"] = [
@@ -82,8 +84,9 @@ def compare_table1(ours: pd.DataFrame) -> pd.DataFrame:
         # Rounded as it is written: half of what is printed as 0.26 is 0.13.
         if round(row["distance"], 2) > round(math.log(ORDER), 2):
             return "differs"
-        joint = math.hypot(row["ci99_percent"], row["published_ci99_percent"])
-        if abs(row["kappa_percent"] - row["published_kappa_percent"]) <= joint:
+        higher = row["published_kappa_percent"] - row["kappa_percent"]
+        joint = math.hypot(_reach(row, up=higher > 0), row["published_ci99_percent"])
+        if abs(higher) <= joint:
             return "reproduced"
         step = merged[merged["step_size"] == row["step_size"]].dropna(subset="kappa_percent")
         normal = step[step["samples"] == "normal"]
@@ -91,8 +94,13 @@ def compare_table1(ours: pd.DataFrame) -> pd.DataFrame:
         if row["samples"] == "normal":
             above = adversarial["kappa_percent"].to_numpy() > row["kappa_percent"]
         else:
-            apart = np.hypot(normal["ci99_percent"], row["ci99_percent"])
-            above = (row["kappa_percent"] - normal["kappa_percent"] > apart).to_numpy()
+            above = np.array(
+                [
+                    row["kappa_percent"] - other["kappa_percent"]
+                    > math.hypot(_reach(row, up=False), _reach(other, up=True))
+                    for _, other in normal.iterrows()
+                ]
+            )
         return "same conclusion" if len(above) and above.all() else "differs"
 
     verdicts = [verdict(row) for _, row in merged.iterrows()]
@@ -147,6 +155,12 @@ def _judged2(row: pd.Series) -> tuple[str, float]:
     else:
         holds = share > 0.5 and _apart(share, published_share) <= near
     return "same conclusion" if holds and max(mutations, changes) <= order else "differs", distance
+
+
+def _reach(row: pd.Series, up: bool) -> float:
+    """How far the interval of our mean kappa reaches up or down, in percent."""
+    end = row.get("kappa_high" if up else "kappa_low", math.nan)
+    return row["ci99_percent"] if pd.isna(end) else abs(end - row["kappa_percent"])
 
 
 def _odds(percent: float) -> float:

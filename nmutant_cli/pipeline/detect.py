@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from nmutant_cli.detection import sprt
+from nmutant_cli.detection.intervals import mean_interval
 from nmutant_cli.errors import ConfigError
 from nmutant_cli.files import read_records, write_csv
-from nmutant_cli.mutation.sensitivity import half_width
 from nmutant_cli.pipeline import artefacts
 from nmutant_cli.pipeline.experiment import Experiment, Pieces
 from nmutant_cli.pipeline.jobs import Decisions, Job
@@ -39,7 +39,7 @@ def kappa1_of(experiment: Experiment) -> float:
         return detection.kappa1
     kappa = read_records(kappa_of(experiment, "normal"))
     kappas = kappa.loc[kappa["step_size"] == detection.step_size, "kappa"].to_numpy()
-    upper = float(kappas.mean()) + half_width(kappas, experiment.settings.sensitivity.confidence)
+    _, upper = mean_interval(kappas, experiment.settings.sensitivity.confidence)
     try:
         for mu in detection.mu:
             detection.hypotheses(upper, mu)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from nmutant_cli.detection.intervals import mean_interval
 from nmutant_cli.errors import ArtifactError
 from nmutant_cli.mutation.sensitivity import half_width
 from nmutant_cli.types import Bools
@@ -46,13 +47,13 @@ def means(
         at_step = _equal(kappa["step_size"], step)
         for slug, title in titles.items():
             values = kappa.loc[at_step & (kappa["samples"] == slug).to_numpy(), "kappa"].to_numpy()
-            mean = 100 * float(values.mean()) if values.size else math.nan
-            rows.append(
-                (dataset, step, title, values.size, mean, 100 * half_width(values, confidence))
-            )
+            mean = float(values.mean()) if values.size else math.nan
+            ends = half_width(values, confidence), *mean_interval(values, confidence)
+            percent = (100 * value for value in (mean, *ends))
+            rows.append((dataset, step, title, values.size, *percent))
     ci = f"ci{number(100 * confidence)}_percent"
-    columns = ["dataset", "step_size", "samples", "n", "kappa_percent", ci]
-    return pd.DataFrame(rows, columns=columns)
+    measured = ["kappa_percent", ci, "kappa_low", "kappa_high"]
+    return pd.DataFrame(rows, columns=["dataset", "step_size", "samples", "n", *measured])
 
 
 def table1(
@@ -66,11 +67,13 @@ def table1(
 
     ``kappa`` has a row per sample and step size with ``samples`` (the set), ``step_size`` and
     ``kappa`` in [0, 1]. The result has the columns ``dataset, step_size, samples, n,
-    kappa_percent, ci99_percent`` - ``ci95_percent`` at confidence 0.95 - in percent with two
-    decimals, by rising step size, then in the order of ``titles``.
+    kappa_percent, ci99_percent, kappa_low, kappa_high`` - ``ci95_percent`` at confidence 0.95 - in
+    percent with two decimals, by rising step size, then in the order of ``titles``.
+    ``ci99_percent`` is half the interval as the paper computes it; ``kappa_low`` and ``kappa_high``
+    are the ends of one that covers where most kappas are 0 (`mean_interval`).
     """
     table = means(kappa, titles, dataset, step_sizes, confidence)
-    for column in table.columns[-2:]:
+    for column in table.columns[-4:]:
         table[column] = [round(value, 2) for value in table[column]]
     return table
 
@@ -102,13 +105,8 @@ def table2(
 
     The sets are in the order of ``titles`` with the normal samples last, then by rule, then by mu.
     """
-    detections = _checked(
-        detections,
-        "detections.csv",
-        DETECTION_COLUMNS,
-        ("mu", "mutations", "label_changes"),
-        titles,
-    )
+    numeric = ("mu", "mutations", "label_changes")
+    detections = _checked(detections, "detections.csv", DETECTION_COLUMNS, numeric, titles)
     for verdict in detections["verdict"].unique():
         if verdict not in VERDICTS:
             raise ArtifactError(
