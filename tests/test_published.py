@@ -107,6 +107,24 @@ def test_a_kappa_outside_the_joint_interval_keeps_the_conclusion_or_not():
     assert verdict(np.nan) == "differs"
 
 
+def test_the_ends_of_the_better_interval_are_used_where_a_table_has_them():
+    first, _ = as_ours()
+    at = (first["samples"] == "FGSM") & (first["step_size"] == 1)  # 4.86 +- 0.61
+    first.loc[at, "kappa_percent"] = 3.9
+
+    def verdict(low, high):
+        ends = first.assign(kappa_low=first["kappa_percent"], kappa_high=first["kappa_percent"])
+        ends.loc[at, ["kappa_low", "kappa_high"]] = low, high
+        return published.compare_table1(ends).loc[at, "verdict"].item()
+
+    assert published.compare_table1(first).loc[at, "verdict"].item() == "same conclusion"
+    assert verdict(3.8, 4.0) == "same conclusion"
+    assert verdict(3.8, 4.7) == "reproduced"
+    assert verdict(2.9, 4.0) == "same conclusion", "the end on the other side says nothing"
+    assert verdict(0.1, 4.0) == "differs", "it may be no higher than the normal samples"
+    assert verdict(np.nan, np.nan) == "same conclusion", "without ends, ci99_percent"
+
+
 def test_normal_samples_above_an_attack_differ():
     first, _ = as_ours()
     at = (first["samples"] == "normal") & (first["step_size"] == 1)
