@@ -29,7 +29,7 @@ import tensorflow as tf
 from nmutant_cli.attacks import craft
 from nmutant_cli.attacks.cw import margin_of
 from nmutant_cli.config.attacks import CWParams, JSMAParams
-from nmutant_cli.config.settings import Model
+from nmutant_cli.config.networks import Model
 from nmutant_cli.datasets import Dataset, load_dataset
 from nmutant_cli.networks import inference, training
 from nmutant_cli.seeding import stream

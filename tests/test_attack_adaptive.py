@@ -16,7 +16,7 @@ from nmutant_cli.config.settings import Mutation, Settings
 from nmutant_cli.datasets import Dataset
 from nmutant_cli.errors import AttackError
 from nmutant_cli.mutation.operator import apply, draw
-from nmutant_cli.pipeline import samples
+from nmutant_cli.pipeline import attack
 from nmutant_cli.seeding import stream
 
 SETTINGS = {
@@ -154,17 +154,17 @@ def test_one_other_class_for_each_image_in_turn_and_a_hold_out_left_aside():
     data = data_set()
     for substitute, first in ((None, 0), ({"holdout": 12}, 12)):
         params = AdaptiveParams(**SETTINGS, substitute=substitute)
-        index, target = samples.pairs(params, data, 20)
+        index, target = attack.pairs(params, data, 20)
         np.testing.assert_array_equal(index, first + np.arange(20))
         assert (target != data.y_test[index]).all()
         assert set(target) == set(range(tools.CLASSES))
     for targets, each in (("others", 4), ("all", 5)):
         params = AdaptiveParams(**(SETTINGS | {"targets": targets}), substitute={"holdout": 12})
-        index, target = samples.pairs(params, data, 10)
+        index, target = attack.pairs(params, data, 10)
         assert index.min() >= 12
         assert len(set(index)) == -(-10 // each)
     with pytest.raises(AttackError, match="40 test images, 12 of them held out"):
-        samples.pairs(params, data, 1000)
+        attack.pairs(params, data, 1000)
 
 
 def test_a_set_with_a_substitute_is_crafted_on_it_and_judged_by_the_network(monkeypatch):
@@ -185,7 +185,7 @@ def test_a_set_with_a_substitute_is_crafted_on_it_and_judged_by_the_network(monk
             },
         }
     )
-    found, notes = samples.adversarial("transfer", linear(), data_set(), settings)
+    found, notes = attack.adversarial("transfer", linear(), data_set(), settings)
     assert asked == [(12, 2)]
     assert notes["substitute_agreement"] < 1
     moved = found.l2 > 0

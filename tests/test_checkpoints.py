@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from nmutant_cli.config.settings import Model
+from nmutant_cli.config.networks import Model
 from nmutant_cli.datasets import Dataset
 from nmutant_cli.networks import training
 from nmutant_cli.networks.checkpoints import Checkpoint

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nmutant_cli.config import attacks, loading
-from nmutant_cli.config import settings as fields
 from nmutant_cli.config.fields import DatasetName
+from nmutant_cli.config.networks import Model
 from nmutant_cli.config.settings import Settings
 from nmutant_cli.errors import ConfigError
 
@@ -317,7 +317,7 @@ def documents(draw):
     if draw(st.booleans()):
         document["attack"] = {"sets": {"a": draw(ATTACKS)}}
     if draw(st.booleans()):
-        document["variants"] = {"v": draw(_section(fields.Model))}
+        document["variants"] = {"v": draw(_section(Model))}
     if draw(st.booleans()):
         document = SMALL | {k: v for k, v in document.items() if isinstance(v, dict)}
     return document

@@ -12,7 +12,7 @@ from conftest import python
 
 from nmutant_cli.config.fields import DROPOUT_LAYERS as DROPOUTS
 from nmutant_cli.config.fields import NetworkName
-from nmutant_cli.config.settings import Model
+from nmutant_cli.config.networks import Model
 from nmutant_cli.datasets import Dataset
 from nmutant_cli.errors import ModelError
 from nmutant_cli.networks import inference, training

@@ -25,7 +25,7 @@ from nmutant_cli.files import digest_of
 from nmutant_cli.mutation.graph import dropout_on, mix, stochastic_labels
 from nmutant_cli.networks.architectures import NETWORKS, initialize
 from nmutant_cli.networks.inference import predict_labels
-from nmutant_cli.pipeline import experiment, kappa, samples
+from nmutant_cli.pipeline import attack, experiment, kappa, samples
 from nmutant_cli.pipeline.experiment import Experiment
 from nmutant_cli.seeding import stream
 
@@ -239,7 +239,7 @@ def test_wrongly_labelled_samples_are_wrong_in_their_pass_whatever_else_there_is
 
 @pytest.mark.parametrize("slug", SETS)
 def test_an_attack_set_records_three_passes_and_does_not_depend_on_its_size(slug):
-    found, notes = samples.adversarial(slug, network(), data(), settings())
+    found, notes = attack.adversarial(slug, network(), data(), settings())
     where = found.index, found.target
     before = passes(data().x_test[found.index], *where, 0, slug)
     np.testing.assert_array_equal(found.label, passes(found.image, *where, 1, slug))
@@ -250,7 +250,7 @@ def test_an_attack_set_records_three_passes_and_does_not_depend_on_its_size(slug
     # A label that is aimed at anyway leaves nothing to attack.
     untouched = before == found.target
     np.testing.assert_array_equal(found.image[untouched], data().x_test[found.index[untouched]])
-    more, _ = samples.adversarial(slug, network(), data(), settings(attempts=20))
+    more, _ = attack.adversarial(slug, network(), data(), settings(attempts=20))
     np.testing.assert_allclose(more.image[:12], found.image, atol=1e-5)
     np.testing.assert_array_equal(more.label[:12], found.label)
 
@@ -258,7 +258,7 @@ def test_an_attack_set_records_three_passes_and_does_not_depend_on_its_size(slug
 @pytest.mark.parametrize("slug", SETS)
 def test_either_of_the_two_settings_moves_an_attack_set(slug):
     off, labels, attack = (
-        samples.adversarial(slug, network(), data(), settings(50, **on))[0]
+        attack.adversarial(slug, network(), data(), settings(50, **on))[0]
         for on in (
             {"labels": False, "attack": False},
             {"labels": True, "attack": False},

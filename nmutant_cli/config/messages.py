@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from nmutant_cli.config import attacks, settings
+from nmutant_cli.config import attacks, networks, settings
 from nmutant_cli.errors import did_you_mean
 
 
@@ -24,7 +24,7 @@ def _explain(
     kind, value = first["type"], first["input"]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, settings.VariantError):
-        field, problem = _explain(cause.cause, document["variants"][cause.name], settings.Model)
+        field, problem = _explain(cause.cause, document["variants"][cause.name], networks.Model)
         return f"variants.{cause.name}.{field}", f"variants.{cause.name}.{problem}"
     places = [_place(e["loc"], document, root) for e in errors]
     place, section = places[0]

@@ -130,21 +130,16 @@ class CompiledLabeller:
         self._step = np.float32(step_size)
         shape = model.input_shape[1:]
         side = patch_side(mutation, shape)
-        inputs = [
-            keras.Input(shape),
-            keras.Input((4,), dtype="int32"),
-            keras.Input(()),
-            keras.Input((side, side, shape[2])),
-            keras.Input((), dtype="int32"),
-        ]
+        images, noise = keras.Input(shape), keras.Input((), dtype="int32")
+        corners, level = keras.Input((4,), dtype="int32"), keras.Input(())
+        patch = keras.Input((side, side, shape[2]))
         self._warps = not WARPING.isdisjoint(mutation.kinds)
         warp = [keras.Input(()), keras.Input((8,))] if self._warps else []
-        mutated = Mutate(clip)(inputs[:4] + warp)
-        inputs += warp
-        logits = _with_dropout(model, mutated, inputs[4]) if stochastic else model(mutated)
+        mutated = Mutate(clip)([images, corners, level, patch, *warp])
+        logits = _with_dropout(model, mutated, noise) if stochastic else model(mutated)
         label = ops.argmax(logits, axis=-1)
         self._side, self.image_shape = side, shape
-        self._model = keras.Model(inputs, label)
+        self._model = keras.Model([images, corners, level, patch, noise, *warp], label)
         self._model.compile(jit_compile=backend.jit())
 
     def at(self, step_size: float) -> CompiledLabeller:
@@ -156,9 +151,10 @@ class CompiledLabeller:
     def __call__(self, images: Images, mutations: Mutations) -> Labels:
         n, m = len(images), mutations
         room = self._side - m.patch.shape[1]
-        mutated = arguments(m, float(self._step), self.image_shape if self._warps else None)
-        mutated[2] = np.pad(mutated[2], ((0, 0), (0, room), (0, room), (0, 0)))
-        batch = [images, *mutated[:3], m.noise, *mutated[3:]]
+        shape = self.image_shape if self._warps else None
+        corners, level, patch, *warp = arguments(m, float(self._step), shape)
+        patch = np.pad(patch, ((0, 0), (0, room), (0, room), (0, 0)))
+        batch = [images, corners, level, patch, m.noise, *warp]
         padding = self.batch_size - n
         if padding:
             batch = [np.concatenate([a, np.zeros((padding, *a.shape[1:]), a.dtype)]) for a in batch]

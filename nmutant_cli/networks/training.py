@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from nmutant_cli.config.settings import Model
+from nmutant_cli.config.networks import Model
 from nmutant_cli.datasets import Dataset
 from nmutant_cli.errors import ModelError
 from nmutant_cli.networks import backend

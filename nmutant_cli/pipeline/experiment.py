@@ -23,9 +23,10 @@ from nmutant_cli.mutation.sensitivity import Labeller
 from nmutant_cli.networks import backend, inference
 from nmutant_cli.networks.checkpoints import Checkpoint
 from nmutant_cli.pipeline import artefacts
+from nmutant_cli.pipeline.attack import adversarial
 from nmutant_cli.pipeline.jobs import Answers, Here, Job, NetworkFile, Workers
 from nmutant_cli.pipeline.run_folder import Journal, RunFolder
-from nmutant_cli.pipeline.samples import SampleSet, adversarial, normal, wrongly_labelled
+from nmutant_cli.pipeline.samples import SampleSet, normal, wrongly_labelled
 
 if TYPE_CHECKING:
     import keras
