@@ -62,11 +62,11 @@ def tables():
 
 def test_the_page_holds_the_tables_with_numbers_to_the_right(tables):
     page = Page(render("MNIST", tables, [], {}))
-    assert page.cells[:12] == [
-        *("Data set", "Step size", "Samples", "n", "κ (%)", "± 99% CI"),
-        *("MNIST", "1", "normal", "1", "0.13", "0.00"),
+    assert page.cells[:16] == [
+        *("Data set", "Step size", "Samples", "n", "κ (%)", "± 99% CI", "κ from", "κ to"),
+        *("MNIST", "1", "normal", "1", "0.13", "0.00", "0.13", "0.13"),
     ]
-    assert page.cells[12:18] == ["MNIST", "1", "C&W", "0", "", ""]
+    assert page.cells[16:24] == ["MNIST", "1", "C&W", "0", "", "", "", ""]
     cells = [attributes.get("class") for tag, attributes in page.tags if tag == "td"]
     assert cells[:6] == [None, "number", None, "number", "number", "number"]
 

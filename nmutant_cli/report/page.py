@@ -29,6 +29,8 @@ COLUMNS = {
         "the sensitivity: the share of random mutations of a sample that change its label, "
         "averaged over the set",
     ),
+    "kappa_low": ("κ from", "the interval of that mean, where it matters that most κ are 0"),
+    "kappa_high": ("κ to", "its upper end"),
     "rule": ("Rule", "how it is decided from the label changes when to stop and what to say"),
     "kappa1": ("κ₁", "the sensitivity that normal samples are taken to have at most"),
     "mu": ("μ", "a sample is tested for a sensitivity above μ · κ₁"),
@@ -70,9 +72,11 @@ COLUMNS = {
     "spoiled": ("Spoiled", "right labels that the majority label replaces by a wrong one"),
     "verdict": (
         "Verdict",
-        "reproduced: within the joint 99% interval (mutations: within 20%); same conclusion: what "
-        "the paper concludes from it holds; differs: neither",
+        "reproduced: within the joint 99% interval (mutations, label changes: within 20%); same "
+        "conclusion: what the paper concludes from it holds, at most a factor of two away; "
+        "differs: neither",
     ),
+    "distance": ("Distance", "how far from the paper's row: the sum of |ln(ours / theirs)|"),
     "reason": ("Reason", "why a row differs, where we know"),
     "claim": ("Claim", None),
     "published": ("Published", None),
