@@ -11,7 +11,6 @@ from nmutant_cli.config.attacks import AttackParams, SubstituteParams
 from nmutant_cli.config.settings import Settings
 from nmutant_cli.datasets import Dataset
 from nmutant_cli.errors import AttackError
-from nmutant_cli.mutation.graph import stochastic_labels
 from nmutant_cli.networks.inference import predict_labels
 from nmutant_cli.pipeline.samples import (
     NO_TARGET,
@@ -173,6 +172,8 @@ def _substitute(
 def _oracle(name: str, model: keras.Model, data: Dataset, settings: Settings) -> Predict:
     if not settings.attack.stochastic:
         return lambda images: predict_labels(model, images)
+    from nmutant_cli.mutation.graph import stochastic_labels
+
     # What is asked, in which order, is fixed, so the k-th question has the k-th key.
     rng = stream(settings.seed, data.name, "oracle", name)
     labels = stochastic_labels(model)

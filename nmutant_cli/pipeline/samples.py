@@ -12,7 +12,6 @@ from nmutant_cli.config.settings import Settings
 from nmutant_cli.datasets import Dataset
 from nmutant_cli.errors import AttackError, DataError
 from nmutant_cli.files import read_npz
-from nmutant_cli.mutation.graph import stochastic_labels
 from nmutant_cli.networks.inference import predict_labels
 from nmutant_cli.seeding import Name, stream
 from nmutant_cli.types import AnyArray, Bools, Floats, Images, Ints, Labels
@@ -106,6 +105,8 @@ class Recorder:
     ) -> None:  # fmt: skip
         self._model, self._keys = model, None
         if settings.samples.stochastic:
+            from nmutant_cli.mutation.graph import stochastic_labels
+
             self._keys = keys(index, target, 3, settings.seed, data.name, "mask", name)
             self._labels = stochastic_labels(model)
 
