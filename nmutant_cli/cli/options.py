@@ -164,7 +164,8 @@ def opened(
 
     from nmutant_cli.pipeline.run_folder import RunFolder
 
-    with RunFolder(folder, force=force, say=log.warning) as run:
+    resolved = settings.model_dump(mode="json")
+    with RunFolder(folder, force=force, say=log.warning, settings=resolved) as run:
         with quiet_imports():
             from nmutant_cli.networks import backend
 

@@ -38,13 +38,19 @@ class RunFolder:
     """A folder of artefacts with its manifest; use it as a context to hold its lock.
 
     ``say`` is told in one line of what is made again and why; ``force`` makes everything that is
-    asked for again, once.
+    asked for again, once. ``settings``, resolved, stand in the manifest beside the artefacts.
     """
 
     def __init__(
-        self, path: Path, *, force: bool = False, say: Callable[[str], None] = lambda line: None
+        self,
+        path: Path,
+        *,
+        force: bool = False,
+        say: Callable[[str], None] = lambda line: None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.path, self._force, self._say = Path(path), force, say
+        self._settings = settings
         self._made: set[str] = set()
         self._entries: dict[str, Any] = {}
 
@@ -144,7 +150,10 @@ class RunFolder:
         return entries
 
     def _write_manifest(self) -> None:
-        text = json.dumps({"artefacts": self._entries}, indent=1, sort_keys=True)
+        manifest = {"artefacts": self._entries}
+        if self._settings is not None:
+            manifest["settings"] = dict(self._settings)
+        text = json.dumps(manifest, indent=1, sort_keys=True)
         with replacing(self.path / "manifest.json") as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
 
