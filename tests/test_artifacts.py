@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from conftest import python
 
-from nmutant_cli import files
 from nmutant_cli.errors import ArtifactError, DataError
 from nmutant_cli.files import digest_of, file_digest, replacing
 from nmutant_cli.pipeline import run_folder
@@ -160,7 +159,7 @@ def test_a_disk_that_fills_at_the_last_moment(tmp_path, monkeypatch, call):
     with RunFolder(tmp_path) as run:
         path = run.make("a.txt", {"x": 1}, Maker())
         if call == "fsync":
-            monkeypatch.setattr(files.os, "fsync", full)
+            monkeypatch.setattr("nmutant_cli.files.os.fsync", full)
         else:
             monkeypatch.setattr(run_folder.Path, "replace", full)
         with pytest.raises(ArtifactError, match="No space left on device"):
