@@ -48,7 +48,7 @@ def network(channels=1):
 
 def guard(model=None, seed=1, batch_size=100):
     settings = Compare(mutations=MUTATIONS)
-    return NetworkView(model or network(), settings, Mutation(), 1.0, seed, batch_size)
+    return NetworkView(model or network(), settings, Mutation(), 1.0, seed, batch_size=batch_size)
 
 
 def known(n=20):
@@ -67,16 +67,16 @@ def fitted(kind, **options):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_score_is_finite_and_hangs_on_its_image_alone(kind):
     detector = fitted(kind)
-    found = detector.score(ASKED)
-    assert found.shape == (80,)
-    assert found.dtype == np.float64
-    assert np.isfinite(found).all()
-    assert len(set(found)) > 1
+    scores = detector.score(ASKED)
+    assert scores.shape == (80,)
+    assert scores.dtype == np.float64
+    assert np.isfinite(scores).all()
+    assert len(set(scores)) > 1
     order = np.random.default_rng(0).permutation(80)
     for part in (order, order[:7], [3], np.tile(order, 3)):
-        np.testing.assert_allclose(detector.score(ASKED[part]), found[part], rtol=1e-3, atol=1e-5)
-    np.testing.assert_array_equal(detector.score(ASKED), found)
-    np.testing.assert_array_equal(fitted(kind).score(ASKED), found)
+        np.testing.assert_allclose(detector.score(ASKED[part]), scores[part], rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(detector.score(ASKED), scores)
+    np.testing.assert_array_equal(fitted(kind).score(ASKED), scores)
     assert detector.score(ASKED[:0]).shape == (0,)
 
 
@@ -122,10 +122,10 @@ pixels = arrays(np.float32, (2, 5, 4, 3), elements=st.integers(0, 255).map(lambd
 @settings(max_examples=30, deadline=None)
 @given(pixels, st.sampled_from([1, 5]))
 def test_squeezers_are_the_literal_ones(images, bits):
-    found = smooth(images)
+    smoothed = smooth(images)
     for n, i, j, c in np.ndindex(images.shape):
         window = [images[n, max(i - a, 0), max(j - b, 0), c] for a in (0, 1) for b in (0, 1)]
-        assert found[n, i, j, c] == sorted(window)[2]
+        assert smoothed[n, i, j, c] == sorted(window)[2]
     levels = np.linspace(0, 1, 2**bits)
     nearest = levels[np.abs(images[..., None] - levels).argmin(axis=-1)]
     np.testing.assert_allclose(reduce_depth(images, bits), nearest, atol=1e-6)
@@ -206,7 +206,7 @@ def test_another_seed_draws_other_mutants():
 
 
 def literal_lid(points, reference, k):
-    found = []
+    dimensions = []
     for point in points.astype(np.float64):
         distances = []
         for other in reference.astype(np.float64):
@@ -214,8 +214,8 @@ def literal_lid(points, reference, k):
             if distance > 0:
                 distances.append(distance)
         nearest = sorted(distances)[:k]
-        found.append(-k / sum(np.log(r / nearest[-1]) for r in nearest))
-    return found
+        dimensions.append(-k / sum(np.log(r / nearest[-1]) for r in nearest))
+    return dimensions
 
 
 @pytest.mark.parametrize("k", [2, 20])
@@ -232,8 +232,8 @@ def test_lid_is_the_dimension(dimension):
     flat = np.zeros((20_000, 10))
     flat[:, :dimension] = rng.random((20_000, dimension))
     inside = np.abs(flat[:, :dimension] - 0.5).max(axis=1) < 0.2
-    found = lid(flat[inside][:200], flat, 100)
-    assert found.mean() == pytest.approx(dimension, rel=0.1)
+    estimates = lid(flat[inside][:200], flat, 100)
+    assert estimates.mean() == pytest.approx(dimension, rel=0.1)
 
 
 def test_lid_is_finite_where_distances_say_nothing():
@@ -247,8 +247,8 @@ def test_lid_is_finite_where_distances_say_nothing():
 def test_lid_looks_at_each_layer_and_learns_what_is_adversarial():
     model = network()
     detector, order = fitted(LID, model=model), guard().stream("lid", "reference").permutation(220)
-    found = detector._features(ASKED)
-    for column, layer in zip(found.T, (0, 1, 3, 5), strict=True):  # no Flatten, no Dropout
+    features = detector._features(ASKED)
+    for column, layer in zip(features.T, (0, 1, 3, 5), strict=True):  # no Flatten, no Dropout
         upto = keras.Sequential(model.layers[: layer + 1])
         points, reference = (
             np.asarray(upto.predict_on_batch(x)).reshape(len(x), -1)

@@ -6,7 +6,7 @@ Importing this package imports Keras.
 from __future__ import annotations
 
 from nmutant_cli.detectors import kappa
-from nmutant_cli.detectors.contract import Candidate, NetworkView
+from nmutant_cli.detectors.contract import Candidate, CountingDetector, NetworkView
 from nmutant_cli.detectors.lid import LID
 from nmutant_cli.detectors.mutated_models import MutatedModels
 from nmutant_cli.detectors.scores import Margin, Softmax
@@ -27,4 +27,4 @@ DETECTORS: dict[str, type[Candidate]] = {
     "lid": LID,
 }
 
-__all__ = ["DETECTORS", "Candidate", "NetworkView"]
+__all__ = ["DETECTORS", "Candidate", "CountingDetector", "NetworkView"]

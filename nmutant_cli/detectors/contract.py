@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from nmutant_cli.config.settings import Compare, Mutation
 from nmutant_cli.networks.inference import logits_fn
 from nmutant_cli.seeding import Name, stream
-from nmutant_cli.types import AnyArray, Bounds, Floats, Images, Labels
+from nmutant_cli.types import AnyArray, Bools, Bounds, Floats, Images, Labels
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def digest(image: AnyArray) -> str:
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
-class Candidate(Protocol):
+class Candidate(ABC):
     """A detector: a number for every image, the higher the more likely adversarial.
 
     Built for one network, ``Kind(view)``. The score of an image depends on the network, the
@@ -67,22 +68,47 @@ class Candidate(Protocol):
     """How tables and figures call it."""
     needs: ClassVar[Literal["labels", "scores", "weights", "activations"]]
     """What it must be told of the network; ``labels`` is the least."""
-    supervised: ClassVar[bool]
+    supervised: ClassVar[bool] = False
     """Whether it learns from adversarial images."""
+    step_size: float | None = None
+    """What its mutations are multiplied by; None where there is no such factor."""
 
-    def __init__(self, view: NetworkView) -> None: ...
+    def __init__(self, view: NetworkView) -> None:
+        self.view = view
 
-    def fit(self, clean: Images, known: Images) -> None:
+    def fit(self, clean: Images, known: Images) -> None:  # noqa: B027 (many have nothing to learn)
         """Learn from ``clean`` images, float32 ``(n, h, w, c)``, that are used for nothing else.
 
         ``known`` are adversarial images of one kind, for supervised detectors alone.
         """
 
+    @abstractmethod
     def score(self, images: Images) -> Floats:
         """Scores, ``(n,)``, of ``images`` ``(n, h, w, c)``; finite, higher is more adversarial."""
-        ...
+
+    @property
+    @abstractmethod
+    def passes(self) -> float:
+        """Forward passes of the network that one score takes, its own label's included."""
+
+
+class CountingDetector(Candidate):
+    """A detector that mutates: its score is the share of mutations that change the label."""
+
+    def __init__(self, view: NetworkView) -> None:
+        super().__init__(view)
+        self.mutations = view.settings.mutations
+
+    @abstractmethod
+    def changes(self, images: Images) -> Bools:
+        """Whether each mutation, in the order they are drawn, changes the label.
+
+        ``(n, mutations)``.
+        """
+
+    def score(self, images: Images) -> Floats:
+        return self.changes(images).mean(axis=1)
 
     @property
     def passes(self) -> float:
-        """Forward passes of the network that one score takes, its own label's included."""
-        ...
+        return self.mutations + 1.0

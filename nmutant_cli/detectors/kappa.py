@@ -5,15 +5,13 @@ Labels are all it needs. The mutations of an image are keyed by what it shows.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 import numpy as np
 
 from nmutant_cli.config.settings import Mutation
-from nmutant_cli.detectors.contract import Candidate, NetworkView
+from nmutant_cli.detectors.contract import CountingDetector, NetworkView
 from nmutant_cli.mutation.graph import CompiledLabeller
 from nmutant_cli.mutation.sensitivity import changes_of, streams
-from nmutant_cli.types import Bools, Floats, Images
+from nmutant_cli.types import Bools, Images
 
 GRID = tuple(float(step) for step in 2.0 ** (np.arange(-6, 13) / 2))
 """Step sizes that are tried: each the square root of two times the one before."""
@@ -21,16 +19,15 @@ ENOUGH = 100
 """Images on which a step size is looked at, and mutations of each."""
 
 
-class Kappa(Candidate):
+class Kappa(CountingDetector):
     """kappa under the config's mutations at its step size (section 4 of the paper)."""
 
-    title: ClassVar[str] = "kappa, as configured"
-    needs: ClassVar[Literal["labels"]] = "labels"
-    supervised: ClassVar[bool] = False
+    title = "kappa, as configured"
+    needs = "labels"
+    step_size: float
 
     def __init__(self, view: NetworkView) -> None:
-        self._view = view
-        self.mutations = view.settings.mutations
+        super().__init__(view)
         self.mutation = self.operator(view)
         self.step_size = view.step_size
         self._label = CompiledLabeller(
@@ -45,22 +42,11 @@ class Kappa(Candidate):
         """What is drawn."""
         return view.mutation
 
-    def fit(self, clean: Images, known: Images) -> None:
-        """Nothing: the step size is the config's."""
-
     def changes(self, images: Images) -> Bools:
-        """Whether each mutation changes an image's label: ``(n, mutations)``."""
         return self._changes(images, self.step_size, self.mutations)
 
-    def score(self, images: Images) -> Floats:
-        return self.changes(images).mean(axis=1)
-
-    @property
-    def passes(self) -> float:
-        return self.mutations + 1
-
     def _changes(self, images: Images, step_size: float, mutations: int) -> Bools:
-        sources = streams(images, self.mutation, self._view.seed, "compare")
+        sources = streams(images, self.mutation, self.view.seed, "compare")
         return changes_of(self._label.at(step_size), images, sources, mutations)
 
 
@@ -77,7 +63,7 @@ class Calibrated(Kappa):
         images = clean[:ENOUGH]
         self.step_size = GRID[0]
         for step in GRID:
-            if self._changes(images, step, ENOUGH).mean() > self._view.settings.clean_kappa:
+            if self._changes(images, step, ENOUGH).mean() > self.view.settings.clean_kappa:
                 break
             self.step_size = step
 

@@ -61,9 +61,9 @@ class LID(Candidate):
     passes = 1.0
 
     def __init__(self, view: NetworkView) -> None:
-        model, self._stream = view.model, view.stream
-        outputs = [layer.output for layer in model.layers if not isinstance(layer, SKIPPED)]
-        self._activations = keras.Model(model.inputs, outputs)
+        super().__init__(view)
+        outputs = [layer.output for layer in view.model.layers if not isinstance(layer, SKIPPED)]
+        self._activations = keras.Model(view.model.inputs, outputs)
         self._activations.compile(jit_compile=backend.jit())
         self._reference: list[AnyArray] = []
         self._regression = make_pipeline(
@@ -74,7 +74,7 @@ class LID(Candidate):
         for name, images, fewest in (("clean", clean, CLEAN), ("known", known, KNOWN)):
             if len(images) < fewest:
                 raise DataError(f"lid: {len(images)} {name} images, needs {fewest} or more")
-        order = self._stream("lid", "reference").permutation(len(clean))
+        order = self.view.stream("lid", "reference").permutation(len(clean))
         self._reference = next(self._layers(clean[order[:MINIBATCH]]))
         negatives, positives = self._features(clean[order[MINIBATCH:]]), self._features(known)
         adversarial = np.repeat([0, 1], [len(negatives), len(positives)])

@@ -19,10 +19,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from nmutant_cli.detectors.contract import Candidate, NetworkView
+from nmutant_cli.detectors.contract import CountingDetector, NetworkView
 from nmutant_cli.errors import ModelError
 from nmutant_cli.networks.inference import logits_fn
-from nmutant_cli.types import AnyArray, Bools, Floats, Images, Labels
+from nmutant_cli.types import AnyArray, Bools, Images, Labels
 
 RATES = (1.0, 0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
 AGREEMENT = 0.9
@@ -46,7 +46,7 @@ def fuzzed(weights: Sequence[AnyArray], rate: float, rng: np.random.Generator) -
     ]
 
 
-class MutatedModels(Candidate):
+class MutatedModels(CountingDetector):
     """The share of mutated networks that give an image another label, in [0, 1].
 
     `fit` takes the largest rate of `RATES` at which the first mutants are good enough. One copy
@@ -55,25 +55,20 @@ class MutatedModels(Candidate):
 
     title = "mutated networks (ICSE 2019)"
     needs = "weights"
-    supervised = False
 
     def __init__(self, view: NetworkView) -> None:
-        self._view = view
+        super().__init__(view)
         self.mutants: list[Mutant] = []
         self._weights = [ops.convert_to_numpy(w) for w in view.model.trainable_variables]
         self._copy = keras.models.clone_model(view.model)
         self._copy.set_weights(view.model.get_weights())
         self._logits = logits_fn(self._copy, view.batch_size)
 
-    @property
-    def passes(self) -> float:
-        return self._view.settings.mutations + 1.0
-
     def fit(self, clean: Images, known: Images) -> None:
-        own = self._view.labels(clean)
+        unmutated = self.view.labels(clean)
 
         def good(mutant: Mutant) -> bool:
-            return bool((self._labels(mutant, clean) == own).mean() >= AGREEMENT)
+            return bool((self._labels(mutant, clean) == unmutated).mean() >= AGREEMENT)
 
         for rate in RATES:
             if all(good(Mutant(rate, number)) for number in range(PROBES)):
@@ -82,19 +77,16 @@ class MutatedModels(Candidate):
             raise ModelError(f"models: no mutant agrees on {AGREEMENT:.0%} of the clean images")
         self.mutants = [
             next(mutant for attempt in count() if good(mutant := Mutant(rate, number, attempt)))
-            for number in range(self._view.settings.mutations)
+            for number in range(self.mutations)
         ]
 
     def changes(self, images: Images) -> Bools:
         """Which mutants, in the order of their number, change which label: ``(n, mutants)``."""
-        own = self._view.labels(images)
-        return np.stack([self._labels(m, images) != own for m in self.mutants], axis=1)
-
-    def score(self, images: Images) -> Floats:
-        return self.changes(images).mean(axis=1)
+        unmutated = self.view.labels(images)
+        return np.stack([self._labels(m, images) != unmutated for m in self.mutants], axis=1)
 
     def _labels(self, mutant: Mutant, images: Images) -> Labels:
-        rng = self._view.stream("models", mutant.number, mutant.attempt)
+        rng = self.view.stream("models", mutant.number, mutant.attempt)
         values = fuzzed(self._weights, mutant.rate, rng)
         for variable, value in zip(self._copy.trainable_variables, values, strict=True):
             variable.assign(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nmutant_cli.detectors.contract import Candidate, NetworkView
+from nmutant_cli.detectors.contract import Candidate
 from nmutant_cli.types import Floats, Images
 
 
@@ -13,18 +13,11 @@ class Softmax(Candidate):
 
     title = "maximum softmax"
     needs = "scores"
-    supervised = False
     passes = 1.0
-
-    def __init__(self, view: NetworkView) -> None:
-        self._view = view
-
-    def fit(self, clean: Images, known: Images) -> None:
-        """Nothing to learn."""
 
     def score(self, images: Images) -> Floats:
         # The sum of the others: 1 - max is rounded to 0 for every image the network is sure of.
-        return np.sort(self._view.softmax(images), axis=1)[:, :-1].sum(axis=1)
+        return np.sort(self.view.softmax(images), axis=1)[:, :-1].sum(axis=1)
 
 
 class Margin(Candidate):
@@ -32,15 +25,8 @@ class Margin(Candidate):
 
     title = "logit margin"
     needs = "scores"
-    supervised = False
     passes = 1.0
 
-    def __init__(self, view: NetworkView) -> None:
-        self._view = view
-
-    def fit(self, clean: Images, known: Images) -> None:
-        """Nothing to learn."""
-
     def score(self, images: Images) -> Floats:
-        logits = np.sort(self._view.logits(images).astype(np.float64), axis=1)
+        logits = np.sort(self.view.logits(images).astype(np.float64), axis=1)
         return logits[:, -2] - logits[:, -1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import median_filter
 
-from nmutant_cli.detectors.contract import Candidate, NetworkView
+from nmutant_cli.detectors.contract import Candidate
 from nmutant_cli.types import Floats, Images
 
 GREY_BITS, COLOUR_BITS = 1, 5
@@ -35,17 +35,10 @@ class Squeezing(Candidate):
 
     title = "feature squeezing"
     needs = "scores"
-    supervised = False
     passes = 3.0
-
-    def __init__(self, view: NetworkView) -> None:
-        self._view = view
-
-    def fit(self, clean: Images, known: Images) -> None:
-        """Nothing to learn."""
 
     def score(self, images: Images) -> Floats:
         bits = GREY_BITS if images.shape[-1] == 1 else COLOUR_BITS
-        own = self._view.softmax(images)
+        plain = self.view.softmax(images)
         squeezed = (reduce_depth(images, bits), smooth(images))
-        return np.max([np.abs(own - self._view.softmax(x)).sum(axis=1) for x in squeezed], axis=0)
+        return np.max([np.abs(plain - self.view.softmax(x)).sum(axis=1) for x in squeezed], axis=0)
