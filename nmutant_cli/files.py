@@ -109,14 +109,11 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, AnyArray]:
         ) from error
 
 
-def read_records(path: Path, text: Sequence[str] = ()) -> pd.DataFrame:
-    """A CSV file of ours; a sample set may well be called ``nan``.
-
-    ``text``: columns that are no numbers, though all their values may look like some.
-    """
+def read_records(path: Path) -> pd.DataFrame:
+    """A CSV file of ours; a sample set may well be called ``nan``."""
     import pandas as pd
 
-    return pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(text, str))
+    return pd.read_csv(path, keep_default_na=False)
 
 
 def write_csv(path: Path, rows: Sequence[Sequence[Any]], columns: list[str]) -> None:

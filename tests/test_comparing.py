@@ -9,7 +9,9 @@ from conftest import nmutant, options
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmutant_cli.pipeline.compare import changes_in, needed, read_table, threshold
+from nmutant_cli.files import read_records
+from nmutant_cli.pipeline.compare import needed, read_table, threshold
+from nmutant_cli.pipeline.scores import changes_in, changes_text
 
 SMALL = (
     "compare.clean=400",
@@ -54,11 +56,15 @@ def test_asking_ends_when_the_answer_is_settled(changes, limit):
     assert (seen > most) == (sum(changes) > most)
 
 
-def test_changes_come_back_from_their_text():
-    changes = np.random.default_rng(0).random((5, 13)) < 0.4
-    text = [row.tobytes().hex() for row in np.packbits(changes, axis=1)]
-    assert (changes_in(pd.DataFrame({"changes": text}), 13) == changes).all()
-    assert changes_in(pd.DataFrame({"score": [1.0]}), 13) is None
+@pytest.mark.parametrize("mutations", [1, 13, 400])
+def test_changes_come_back_from_their_text(mutations, tmp_path):
+    changes = np.random.default_rng(0).random((5, mutations)) < 0.4
+    pd.DataFrame({"changes": changes_text(changes)}).to_csv(tmp_path / "scores.csv", index=False)
+    np.testing.assert_array_equal(changes_in(read_records(tmp_path / "scores.csv")), changes)
+
+
+def test_what_counts_no_changes_has_none():
+    assert changes_in(pd.DataFrame({"score": [1.0]})) is None
 
 
 @pytest.fixture(scope="module")

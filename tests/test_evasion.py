@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from nmutant_cli.config.loading import load
 from nmutant_cli.errors import ArtifactError
 from nmutant_cli.files import read_records
-from nmutant_cli.pipeline.compare import changes_in, threshold
+from nmutant_cli.pipeline.compare import threshold
 from nmutant_cli.pipeline.evade import published_adversarial
 from nmutant_cli.pipeline.samples import SampleSet
+from nmutant_cli.pipeline.scores import changes_in
 from nmutant_cli.report.evasion import ATTEMPT, WORST, by_attack, curves, joint_success
 from nmutant_cli.report.figures.evasion import evasion_figure
 from nmutant_cli.report.figures.style import to_png
@@ -78,11 +79,13 @@ def test_it_rises_with_the_budget_and_the_worst_case_is_the_worst(rows):
     every = [(d, a, i, 0.0, False, False) for d, a, *_ in rows for i in range(5)]
     table = joint_success(attempts(*rows, *every), np.linspace(0, 5, 11))
     for detector in table["detector"].unique():
-        found = {name: np.array(curve) for name, curve in percents(table, detector).items()}
-        for curve in found.values():
+        by_attack_name = {
+            name: np.array(curve) for name, curve in percents(table, detector).items()
+        }
+        for curve in by_attack_name.values():
             assert (np.diff(curve) >= 0).all()
-            assert (curve <= found[WORST]).all()
-        assert found[WORST].max() <= 100
+            assert (curve <= by_attack_name[WORST]).all()
+        assert by_attack_name[WORST].max() <= 100
 
 
 def test_a_missing_column_is_named():
@@ -147,16 +150,16 @@ def test_the_stage_counts_what_fools_and_passes(folder):
     table = pd.read_csv(paths[1]).set_index(["detector", "attack"])
     scores = read_records(folder / "compare" / "margin-base.csv")
     limit = threshold(scores.loc[scores["samples"] == "clean", "score"].to_numpy(), 0.05)
-    changes = changes_in(read_records(folder / "compare" / "kappa-base.csv"), 20)
+    changes = changes_in(read_records(folder / "compare" / "kappa-base.csv"))
     assert changes.shape[1] == 20
     for slug, title in (("fgsm", "FGSM"), ("cw", "C&W"), ("jsma", "JSMA"), ("bb", "BB")):
         samples = SampleSet.load(folder / "adversarial" / f"{slug}.npz")
-        own = scores[scores["samples"] == slug].set_index("index")["score"]
+        of_set = scores[scores["samples"] == slug].set_index("index")["score"]
         fooled, both = 0, 0
         for i in range(len(samples)):
             if samples.counts[i] and samples.label8[i] != samples.true[i]:
                 fooled += 1
-                both += own[i] <= limit
+                both += of_set[i] <= limit
         row = table.loc[("logit margin", title)] if ("logit margin", title) in table.index else None
         assert row is not None, table.index
         assert row["attempts"] == len(samples)

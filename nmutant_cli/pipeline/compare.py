@@ -15,7 +15,7 @@ from nmutant_cli.files import file_digest, read_records
 from nmutant_cli.pipeline.experiment import Experiment
 from nmutant_cli.pipeline.scores import (
     CLEAN,
-    SCORES_TEXT,
+    changes_in,
     file_of,
     in_first_half,
     known_to,
@@ -35,7 +35,7 @@ def compare(experiment: Experiment) -> list[Path]:
     """Write comparison.csv, costs.csv and the figure; their paths, in that order."""
     settings, parts = experiment.settings, scored(experiment)
     digests = {"-".join(key): file_digest(part) for key, part in parts.items()}
-    frames = {key: read_records(part, SCORES_TEXT) for key, part in parts.items()}
+    frames = {key: read_records(part) for key, part in parts.items()}
     ingredients = experiment.ingredients("compare", {"parts": digests, "table": 3})
 
     def table(path: Path) -> Mapping[str, Any]:
@@ -78,7 +78,7 @@ def _rows(
     of = {slug: (frame["samples"] == slug).to_numpy() for slug in (CLEAN, *experiment.titles)}
     scores = frame["score"].to_numpy(float)
     clean = scores[of[CLEAN]]
-    changes = changes_in(frame, settings.compare.mutations)
+    changes = changes_in(frame)
     whole = experiment.run[file_of(name, network)]["counts"]["passes"]
     rows = []
     for slug, title in experiment.titles.items():
@@ -130,14 +130,6 @@ def needed(changes: Bools, limit: float) -> Ints:
     above = changes.cumsum(axis=1) > most
     below = (~changes).cumsum(axis=1) >= mutations - most
     return (above | below).argmax(axis=1) + 1
-
-
-def changes_in(frame: pd.DataFrame, mutations: int) -> Bools | None:
-    """The label changes in a file of scores, ``(rows, mutations)``; None if it has none."""
-    if "changes" not in frame:
-        return None
-    packed = np.frombuffer(bytes.fromhex("".join(frame["changes"])), np.uint8)
-    return np.unpackbits(packed.reshape(len(frame), -1), axis=1, count=mutations).astype(bool)
 
 
 def _costs(experiment: Experiment, parts: list[tuple[str, str]]) -> pd.DataFrame:

@@ -18,11 +18,11 @@ from nmutant_cli.datasets import DATASET_TITLES
 from nmutant_cli.detection.sprt import SequentialTest, TestBatch
 from nmutant_cli.detectors import DETECTORS
 from nmutant_cli.files import file_digest, read_records
-from nmutant_cli.pipeline.compare import changes_in, threshold
+from nmutant_cli.pipeline.compare import threshold
 from nmutant_cli.pipeline.detect import kappa1_of
 from nmutant_cli.pipeline.experiment import Experiment
 from nmutant_cli.pipeline.samples import from_8_bits
-from nmutant_cli.pipeline.scores import CLEAN, SCORES_TEXT, scored
+from nmutant_cli.pipeline.scores import CLEAN, changes_in, scored
 from nmutant_cli.report.evasion import by_attack, curves
 from nmutant_cli.report.figures.evasion import evasion_figure
 from nmutant_cli.types import Bools, Verdict
@@ -72,7 +72,7 @@ def _attempts(
     """A row for each attempt and detector, as `report.evasion.joint_success` wants them."""
     rows = []
     for (name, network), path in parts.items():
-        frame = read_records(path, SCORES_TEXT)
+        frame = read_records(path)
         caught = _adversarial(experiment.settings, name, frame, kappa1)
         for slug in experiment.settings.attack.sets:
             if experiment.network_of(slug) != network:
@@ -93,7 +93,7 @@ def _adversarial(
     score = frame["score"].to_numpy(float)
     limit = threshold(score[(frame["samples"] == CLEAN).to_numpy()], FALSE_ALARMS)
     caught: dict[str, Bools] = {DETECTORS[name].title: score > limit}
-    changes = changes_in(frame, settings.compare.mutations)
+    changes = changes_in(frame)
     if name == "kappa" and changes is not None and kappa1 is not None:
         title = f"published rule, mu {settings.detection.mu[0]:g}"
         caught[title] = published_adversarial(changes, settings.detection, kappa1)

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
-from nmutant_cli.detectors import DETECTORS, Candidate, NetworkView
+from nmutant_cli.detectors import DETECTORS, Candidate, CountingDetector, NetworkView
 from nmutant_cli.errors import ConfigError
 from nmutant_cli.files import file_digest
 from nmutant_cli.mutation.operator import clip_of
@@ -23,12 +24,14 @@ from nmutant_cli.pipeline.experiment import Experiment
 from nmutant_cli.pipeline.kappa import measured
 from nmutant_cli.report.tables import NORMAL
 from nmutant_cli.seeding import stream
-from nmutant_cli.types import Images
+from nmutant_cli.types import Bools, Images
 
 CLEAN = "clean"
 """The set of clean images that the thresholds come from."""
-SCORES_TEXT = ("changes",)
-"""Columns of a file of scores that hold hexadecimal digits."""
+CHANGES = {"changes": "digits"}
+"""The ingredient of files with label changes: how they are written, see `changes_text`."""
+Places = list[tuple[int, int]]
+"""For each image of a set: its row in the set, and its index in the data."""
 
 
 def scored(experiment: Experiment) -> dict[tuple[str, str], Path]:
@@ -43,12 +46,12 @@ def scored(experiment: Experiment) -> dict[tuple[str, str], Path]:
     networks = dict.fromkeys(map(experiment.network_of, settings.attack.sets))
     work = [(name, network) for network in networks for name in settings.compare.detectors]
     with experiment.bar(len(work), "compare", "detector") as bar:
-        found: dict[tuple[str, str], Path] = {}
+        parts: dict[tuple[str, str], Path] = {}
         for name, network in work:
             bar.set_postfix_str(f"{name}, {network}")
-            found[name, network] = _scores_of(experiment, name, network)
+            parts[name, network] = _scores_of(experiment, name, network)
             bar.update()
-    return found
+    return parts
 
 
 def file_of(name: str, network: str) -> str:
@@ -59,12 +62,12 @@ def file_of(name: str, network: str) -> str:
 def known_to(experiment: Experiment, network: str) -> str:
     """The attack set that supervised detectors learn from: of those on ``network`` the first."""
     sets, known = experiment.settings.attack.sets, experiment.settings.compare.known
-    own = [slug for slug in sets if experiment.network_of(slug) == network]
-    return known if known in own else own[0]
+    of_network = [slug for slug in sets if experiment.network_of(slug) == network]
+    return known if known in of_network else of_network[0]
 
 
-def in_first_half(source_index: Any) -> Any:
-    """Which samples are there to learn from and to choose by: about half of the images.
+def in_first_half(source_index: ArrayLike) -> Bools:
+    """Which samples are there to learn from and to choose by: about half of the images, ``(n,)``.
 
     By Knuth's multiplicative hash of the image's index. Every other image would not do: MNIST's
     training images of even index are the harder ones.
@@ -107,6 +110,7 @@ def _scores_of(experiment: Experiment, name: str, network: str) -> Path:
             "samples": {s: file_digest(experiment.samples_path(s)) for s in experiment.titles},
             "known": known,
             **({"halves": "hash"} if DETECTORS[name].supervised else {}),
+            **(CHANGES if issubclass(DETECTORS[name], CountingDetector) else {}),
             "eight_bit": settings.attack.eight_bit,
             "compare": settings.compare.model_dump(mode="json", exclude={"detectors", "known"}),
             "mutation": settings.mutation.model_dump(mode="json"),
@@ -121,42 +125,54 @@ def _scores_of(experiment: Experiment, name: str, network: str) -> Path:
         images, _, where = measured(experiment, known)
         detector.fit(clean[::2], images[in_first_half([source for _, source in where])])
         kept = clean[1::2]
-        sets = {CLEAN: (kept, [(i, i) for i in range(len(kept))])}
-        sets |= {slug: measured(experiment, slug)[::2] for slug in slugs}
+        sets: dict[str, tuple[Images, Places]] = {CLEAN: (kept, [(i, i) for i in range(len(kept))])}
+        for slug in slugs:
+            images, _, where = measured(experiment, slug)
+            sets[slug] = images, where
         forward = _seconds_per_forward_pass(view, kept)
         start = time.perf_counter()
         frame = _scores(detector, sets)
         seconds = time.perf_counter() - start
         frame.to_csv(path, index=False, lineterminator="\n")
-        counts = {
+        return {
             "known": known,
             "passes": detector.passes,
             "seconds_per_image": seconds / len(frame),
             "seconds_per_forward_pass": forward,
+            "step_size": detector.step_size,
         }
-        step = getattr(detector, "step_size", None)
-        return counts if step is None else counts | {"step_size": step}
 
     return experiment.run.make(file_of(name, network), ingredients, build)
 
 
-def _scores(
-    detector: Candidate, sets: Mapping[str, tuple[Images, list[tuple[int, int]]]]
-) -> pd.DataFrame:
-    """Scores, and the single label changes, as hexadecimal digits, of detectors that count them.
+def _scores(detector: Candidate, sets: Mapping[str, tuple[Images, Places]]) -> pd.DataFrame:
+    """Scores, and of detectors that count label changes the single ones.
 
     All sets in one go: a mutated network is then made once.
     """
-    images = np.concatenate([found for found, _ in sets.values()])
+    images = np.concatenate([of_set for of_set, _ in sets.values()])
     where = [(slug, *place) for slug, (_, places) in sets.items() for place in places]
     frame = pd.DataFrame(where, columns=["samples", "index", "source_index"])
-    if hasattr(detector, "changes"):
+    if isinstance(detector, CountingDetector):
         changes = detector.changes(images)
         frame["score"] = changes.mean(axis=1)
-        frame["changes"] = [row.tobytes().hex() for row in np.packbits(changes, axis=1)]
+        frame["changes"] = changes_text(changes)
     else:
         frame["score"] = detector.score(images)
     return frame
+
+
+def changes_text(changes: Bools) -> list[str]:
+    """Label changes ``(n, mutations)`` as a file of scores has them: ``0 1 0`` for each image."""
+    return [" ".join(row) for row in np.where(changes, "1", "0")]
+
+
+def changes_in(frame: pd.DataFrame) -> Bools | None:
+    """The label changes in a file of scores, ``(rows, mutations)``; None if it has none."""
+    if "changes" not in frame:
+        return None
+    # As text: the digit of a single mutation is read as a number.
+    return np.array([text.split() for text in frame["changes"].astype(str)]) == "1"
 
 
 def clean_images(experiment: Experiment) -> Images:
@@ -168,14 +184,14 @@ def clean_images(experiment: Experiment) -> Images:
     slugs = [slug for slug in experiment.titles if slug != "wl"]  # those are training images
     taken = [experiment.samples(slug).index for slug in slugs]
     free = np.setdiff1d(np.arange(len(data.x_test)), np.concatenate(taken))
-    wanted = settings.compare.clean
-    if wanted > len(free):
+    number = settings.compare.clean
+    if number > len(free):
         raise ConfigError(
-            f"compare.clean: {wanted} asked for, {len(free)} of {len(data.x_test)} test images are "
+            f"compare.clean: {number} asked for, {len(free)} of {len(data.x_test)} test images are "
             "in no sample set"
         )
     rng = stream(settings.seed, settings.dataset, "compare", "clean")
-    return data.x_test[rng.choice(free, wanted, replace=False)]
+    return data.x_test[rng.choice(free, number, replace=False)]
 
 
 def _seconds_per_forward_pass(view: NetworkView, images: Images) -> float:

@@ -13,8 +13,8 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from nmutant_cli.errors import ArtifactError
-from nmutant_cli.pipeline.compare import changes_in, needed, threshold
-from nmutant_cli.pipeline.scores import CLEAN, SCORES_TEXT, file_of, in_first_half
+from nmutant_cli.pipeline.compare import needed, threshold
+from nmutant_cli.pipeline.scores import CHANGES, CLEAN, changes_in, file_of, in_first_half
 from nmutant_cli.report.tables import NORMAL
 from nmutant_cli.studies.study import Findings, Inputs
 from nmutant_cli.types import Bools, Floats, Ints
@@ -57,12 +57,16 @@ def _scores(inputs: Inputs, files: tuple[str, str]) -> tuple[list[pd.DataFrame],
     """The files of scores of the two detectors, and the label changes in each."""
     tables, changes = [], []
     for run, file in zip(inputs.runs, files, strict=True):
-        table = inputs.table(run, file, KEYS, SCORES_TEXT)
-        packed = changes_in(table, inputs.entry(run, file)["compare"]["mutations"])
-        if packed is None:
+        table = inputs.table(run, file, KEYS)
+        of_detector = changes_in(table)
+        if of_detector is None:
             raise ArtifactError(f"{run / file}: holds no label changes; name another detector")
+        if not CHANGES.items() <= inputs.entry(run, file).items():
+            raise ArtifactError(
+                f"{run / file}: is of an earlier version; run nmutant compare again"
+            )
         tables.append(table)
-        changes.append(packed)
+        changes.append(of_detector)
     if not tables[0][KEYS].equals(tables[1][KEYS]):
         raise ArtifactError(
             f"{inputs.runs[1] / files[1]}: holds other samples than {inputs.runs[0] / files[0]}; "

@@ -20,10 +20,18 @@ from nmutant_cli.config.settings import Mutation
 from nmutant_cli.detection.sprt import SequentialTest, TestBatch
 from nmutant_cli.detectors import NetworkView, kappa
 from nmutant_cli.files import file_digest, read_records
-from nmutant_cli.pipeline.compare import changes_in, needed, threshold
+from nmutant_cli.pipeline.compare import needed, threshold
 from nmutant_cli.pipeline.experiment import Experiment
 from nmutant_cli.pipeline.kappa import measured
-from nmutant_cli.pipeline.scores import CLEAN, SCORES_TEXT, clean_images, in_first_half, view_of
+from nmutant_cli.pipeline.scores import (
+    CHANGES,
+    CLEAN,
+    changes_in,
+    changes_text,
+    clean_images,
+    in_first_half,
+    view_of,
+)
 from nmutant_cli.report.tables import NORMAL
 from nmutant_cli.studies.study import Findings, Inputs
 from nmutant_cli.types import Bools, Images, Ints, Verdict
@@ -154,6 +162,7 @@ def _counted(
         "mutation": settings.mutation.model_dump(mode="json"),
         "seed": settings.seed,
         "sizes": [MUTATIONS, CLEAN_IMAGES],
+        **CHANGES,
     }
 
     def build(path: Path) -> None:
@@ -165,10 +174,10 @@ def _counted(
                 whole, _, where = measured(experiment, slug)
                 images[slug] = whole[in_first_half([source for _, source in where])]
         rows = [
-            (slug, row.tobytes().hex())
+            (slug, text)
             for slug, chosen in images.items()
             if len(chosen)
-            for row in np.packbits(detector.changes(chosen), axis=1)
+            for text in changes_text(detector.changes(chosen))
         ]
         pd.DataFrame(rows, columns=["samples", "changes"]).to_csv(path, index=False)
 
@@ -177,9 +186,9 @@ def _counted(
 
 
 def _changes_in(path: Path) -> ChangesOf:
-    groups = read_records(path, SCORES_TEXT).groupby("samples", sort=False)
-    found = {str(slug): changes_in(part, MUTATIONS) for slug, part in groups}
-    return {slug: changes for slug, changes in found.items() if changes is not None}
+    groups = read_records(path).groupby("samples", sort=False)
+    by_set = {str(slug): changes_in(part) for slug, part in groups}
+    return {slug: changes for slug, changes in by_set.items() if changes is not None}
 
 
 def _rows(

@@ -134,12 +134,8 @@ class Inputs:
         digests = {path.relative_to(run).as_posix(): file_digest(path) for path in paths}
         self.read.setdefault(run, {}).update(digests)
 
-    def table(
-        self, run: Path, name: str, columns: Sequence[str], text: Sequence[str] = ()
-    ) -> pd.DataFrame:
+    def table(self, run: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
         """A CSV file of a run folder; a set may be called ``nan``, what is empty is missing.
-
-        ``text``: columns that are no numbers, though all their values may look like some.
 
         Raises ArtifactError if it is not there, cannot be read or lacks one of the ``columns``.
         """
@@ -147,9 +143,7 @@ class Inputs:
 
         path = self.file(run, name)
         try:
-            table = pd.read_csv(
-                path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(text, str)
-            )
+            table = pd.read_csv(path, keep_default_na=False, na_values=[""])
         except ValueError as error:  # which pandas' own errors are
             raise ArtifactError(f"{path}: damaged or not a CSV file; make it again") from error
         for column in columns:
