@@ -1,0 +1,112 @@
+"""Break the code on purpose, one break at a time, and see whether the fast tests notice.
+
+``breaks.toml`` lists the breaks. Each is put into a copy of the working tree and the tests named
+beside it are run there; a break that they let pass is a survivor, and the exit code is then 1. The
+same tests must pass on the untouched copy, or a failure would say nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PASSED, FAILED = 0, 1  # what pytest exits with
+
+
+@dataclass(frozen=True)
+class Break:
+    """``old``, which stands once in ``file``, becomes ``new``; ``tests`` are pytest's arguments."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+    def broken(self, root: Path) -> str:
+        """The text of the file with the break in it. Raises SystemExit where it does not fit."""
+        text = (root / self.file).read_text(encoding="utf-8")
+        if (times := text.count(self.old)) != 1:
+            sys.exit(f"{self.name}: its old text stands {times} times in {self.file}, not once")
+        return text.replace(self.old, self.new)
+
+
+def breaks() -> list[Break]:
+    listed = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    return [Break(**entry) for entry in listed["breaks"]]
+
+
+@contextmanager
+def copy() -> Iterator[Path]:
+    """A copy of the working tree: what git tracks, or would."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    with tempfile.TemporaryDirectory(prefix="breaks-") as folder:
+        for name in filter(None, files.split("\0")):
+            if (ROOT / name).is_file():
+                (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, Path(folder) / name)
+        yield Path(folder)
+
+
+def run(root: Path, tests: str) -> tuple[int, str]:
+    """pytest's exit code and the last line it printed."""
+    # No compiled file may outlive the text that it was compiled from.
+    env = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-xq", "-p", "no:cacheprovider", *shlex.split(tests)]
+    done = subprocess.run(command, cwd=root, env=env, check=False, capture_output=True, text=True)
+    return done.returncode, (done.stdout.strip().splitlines() or [done.stderr[-200:]])[-1]
+
+
+def untouched(tests: str) -> str:
+    """What is wrong where ``tests`` do not pass on the code as it is."""
+    with copy() as root:
+        code, said = run(root, tests)
+    return "" if code == PASSED else f"{tests}: do not pass on the untouched code ({said})"
+
+
+def survives(one: Break) -> bool:
+    """Whether the tests pass all the same. Raises SystemExit where they cannot be run."""
+    with copy() as root:
+        (root / one.file).write_text(one.broken(root), encoding="utf-8")
+        code, said = run(root, one.tests)
+    print("survives" if code == PASSED else "noticed ", one.name, flush=True)
+    if code not in (PASSED, FAILED):
+        sys.exit(f"{one.name}: the tests cannot be run ({said})")
+    return code == PASSED
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="breaks with this in their name")
+    parser.add_argument("--jobs", type=int, default=1, help="so many at a time")
+    options = parser.parse_args()
+    chosen = [b for b in breaks() if not options.only or any(n in b.name for n in options.only)]
+    for one in chosen:
+        one.broken(ROOT)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for wrong in filter(None, pool.map(untouched, dict.fromkeys(b.tests for b in chosen))):
+            sys.exit(wrong)
+        survivors = [
+            b for b, lives in zip(chosen, pool.map(survives, chosen), strict=True) if lives
+        ]
+    print(f"{len(chosen)} breaks, {len(survivors)} survive")
+    for one in survivors:
+        print(f"  {one.name}: {one.file}, {one.tests}")
+    return int(bool(survivors))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
