@@ -22,6 +22,9 @@ test: install  ## the fast tests
 test-slow: install  ## the slow tests too
 	$(BIN)/python -m pytest -m 'slow or not slow'
 
+breaks: install  ## deliberate breaks of the code, one at a time: do the fast tests notice?
+	$(BIN)/python scripts/breaks.py
+
 lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

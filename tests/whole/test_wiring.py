@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import nmutant
 from literal import Run, half_width, mean, network_of, set_names
 from two_runs import CONFIGS, Runs
 
+from nmutant_cli.config.loading import load
 from nmutant_cli.datasets import load_dataset
 from nmutant_cli.seeding import stream
 
@@ -157,6 +160,28 @@ def test_each_network_is_trained_on_its_own_targets(runs, data):
     assert found == {("0.0", "1.0"), ("0.01", "0.9")}
     for y in targets:
         assert np.bincount(y.argmax(axis=1)).tolist() == np.bincount(data.y_train).tolist()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "attack.eight_bit=true",
+        "model.stochastic_inference=false",
+        "mutation.clip=false",
+        "mutation.amplitude=1",
+        "sensitivity.shared_mutations=true",
+    ],
+)
+def test_a_changed_switch_measures_kappa_again(runs, tmp_path, change):
+    folder = shutil.copytree(runs["the other way"].folder, tmp_path / "run")
+    config = runs.folder / "the other way" / "config.yaml"
+    outcome = nmutant(
+        "measure-kappa", "-q", "--config", config, "--run-dir", folder, "--set", change
+    )
+    assert outcome.code == 0, outcome
+    run = Run(folder, load(str(config), [change])[1])
+    rows = [row for row in records(run, "kappa.csv") if row["samples"] == "fgsm"]
+    same(rows, run.kappa_rows("fgsm"))
 
 
 def same_table(rows, expected) -> None:
