@@ -68,6 +68,8 @@ class Run:
         samples = self.samples(name)
         if name in self.settings.attack.sets and self.settings.attack.eight_bit:
             return samples["image8"] / np.float32(255), samples["label"]
+        if self.settings.samples.stochastic:
+            return samples["image"], samples["label"]
         return samples["image"], self.labels(network_of(self.settings, name), samples["image"])
 
     def mutants(self, images, network: str, step: float, streams, count: int) -> np.ndarray:

@@ -170,6 +170,7 @@ def test_each_network_is_trained_on_its_own_targets(runs, data):
         "mutation.clip=false",
         "mutation.amplitude=1",
         "sensitivity.shared_mutations=true",
+        "samples.stochastic=true",
     ],
 )
 def test_a_changed_switch_measures_kappa_again(runs, tmp_path, change):

@@ -47,7 +47,7 @@ THE_OTHER_WAY = """
 dataset: digits
 model: {network: cifar10_basic, epochs: 1, dropout: [0.5], stochastic_inference: true}
 variants:
-  plain: {network: substitute, epochs: 1, dropout: null, stochastic_inference: false}
+  plain: {epochs: 2, stochastic_inference: false}
 attack:
   attempts: 20
   count_already_wrong: false
