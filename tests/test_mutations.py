@@ -72,6 +72,15 @@ def test_the_operator_has_the_distribution_that_is_written_down(shape):
             assert stats.ks_2samp(statistic(a), statistic(b)).pvalue > 1e-4, name
 
 
+def test_the_divisor_runs_from_1_to_the_largest():
+    wanted = Mutation(kinds=("occlusion",), max_divisor=2)
+    noise = draw(np.random.default_rng(0), 4000, SHAPE, wanted).patch
+    sizes = np.abs(noise[noise != 0])
+    # Divided by 1 half of them lie above 1/4, divided by 2 none does.
+    assert abs((sizes > 0.25).mean() - 0.25) < 0.02
+    assert sizes.max() <= 0.5
+
+
 def test_about_one_mutation_in_six_changes_nothing():
     drawn = draw(np.random.default_rng(0), 30_000, SHAPE, Mutation())
     assert abs(drawn.is_identity.mean() - 1 / 6) < 0.01

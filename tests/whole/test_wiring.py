@@ -162,6 +162,15 @@ def test_each_network_is_trained_on_its_own_targets(runs, data):
         assert np.bincount(y.argmax(axis=1)).tolist() == np.bincount(data.y_train).tolist()
 
 
+def test_each_epoch_has_an_order_of_its_own(runs, data):
+    s = runs["as published"].settings
+    rng = stream(s.seed, "digits", "train", "base", "order")
+    for x, y in runs.trained["as published"][: s.model.epochs]:
+        order = rng.permutation(len(data.x_train))
+        assert (x == data.x_train[order]).all()
+        assert (y.argmax(axis=1) == data.y_train[order]).all()
+
+
 @pytest.mark.parametrize(
     "change",
     [
