@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow lint schema reproduce-tables bench bench-attacks renew lock clean
+.PHONY: install demo test test-slow breaks lint schema reproduce-tables bench bench-attacks renew lock clean
 .DEFAULT_GOAL := install
 
 $(VENV)/installed: pyproject.toml constraints.txt
