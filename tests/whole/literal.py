@@ -133,7 +133,7 @@ class Run:
     def measured_kappa1(self) -> float:
         s = self.settings
         rows = self.kappa_rows("normal")
-        return upper_bound([r[8] for r in rows if r[5] == s.detection.step_size], 0.99)
+        return interval([r[8] for r in rows if r[5] == s.detection.step_size], 0.99)[1]
 
 
 def mean(values: list[float]) -> float:
@@ -145,8 +145,25 @@ def half_width(values: list[float], confidence: float) -> float:
     return Z[confidence] * math.sqrt(variance) / math.sqrt(len(values))
 
 
-def upper_bound(values: list[float], confidence: float) -> float:
-    return mean(values) + half_width(values, confidence)
+def interval(values: list[float], confidence: float) -> tuple[float, float]:
+    """Hall's (1992): t is where t + a t^2 + a^2 t^3 / 3 + a / 2 has the normal quantile."""
+
+    def end(sample: list[float], z: float) -> float:
+        deviation = math.sqrt(mean([(v - mean(sample)) ** 2 for v in sample]))
+        if deviation == 0:
+            return mean(sample)
+        skewness = mean([((v - mean(sample)) / deviation) ** 3 for v in sample])
+        a = skewness / 3 / math.sqrt(len(sample))
+        low, high = -100.0, 100.0
+        for _ in range(200):  # by bisection: it rises with t
+            t = (low + high) / 2
+            rises_above = t + a * t**2 + a**2 * t**3 / 3 + a / 2 > z
+            low, high = (low, t) if rises_above else (t, high)
+        return mean(sample) - t * deviation / math.sqrt(len(sample))
+
+    z = Z[confidence]
+    upper = max(end(values, -z), end([*values, max(values)], -z))
+    return max(0.0, end(values, z)), min(1.0, upper)
 
 
 def majority(labels: list[int], own: int) -> int:

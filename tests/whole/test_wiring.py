@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import nmutant
-from literal import Run, half_width, mean, network_of, set_names
+from literal import Run, half_width, interval, mean, network_of, set_names
 from two_runs import CONFIGS, Runs
 
 from nmutant_cli.config.loading import load
@@ -211,10 +211,11 @@ def test_table_1_is_the_means_of_those_rows(runs):
     for step in (1, 10):
         for name, title in TITLES.items():
             kappas = [row[8] for row in run.kappa_rows(name) if row[5] == step]
-            percent = 100 * mean(kappas), 100 * half_width(kappas, 0.99)
+            ends = half_width(kappas, 0.99), *interval(kappas, 0.99)
+            percent = [100 * value for value in (mean(kappas), *ends)]
             expected.append(("digits", step, title, len(kappas), *percent))
     found = records(run, "table1.csv")
-    assert list(found[0])[-1] == "ci99_percent"
+    assert list(found[0])[-3:] == ["ci99_percent", "kappa_low", "kappa_high"]
     same_table(found, expected)
 
 
