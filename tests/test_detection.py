@@ -18,6 +18,7 @@ from nmutant_cli.mutation.sensitivity import (
     NumpyLabeller,
     Subjects,
     half_width,
+    majority_of,
     tally,
 )
 
@@ -69,6 +70,11 @@ def test_the_majority_label_equals_a_count_of_votes(labels):
         most = {label for label in range(4) if votes.count(label) == max(map(votes.count, votes))}
         assert found.majority[row] == (own[row] if own[row] in most else min(most))
     assert labels is None or (found.majority != own).any()
+
+
+@pytest.mark.parametrize(("own", "majority"), [(3, 3), (1, 1), (2, 1), (0, 1)])
+def test_the_majority_in_a_tie_is_the_own_label_or_else_the_smallest(own, majority):
+    assert majority_of(np.array([3, 1, 3, 2, 1]), own) == majority
 
 
 @settings(max_examples=25, deadline=None)
