@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
 from typing import Any, get_args, get_origin
 
@@ -20,47 +20,51 @@ def _explain(
     errors = [
         e for e in error.errors() if e["type"] != "too_short" or not e["ctx"]["actual_length"]
     ]
-    first = errors[0]
-    kind, value = first["type"], first["input"]
-    cause = first.get("ctx", {}).get("error")
+    kind, cause = errors[0]["type"], errors[0].get("ctx", {}).get("error")
     if isinstance(cause, settings.VariantError):
         field, problem = _explain(cause.cause, document["variants"][cause.name], networks.Model)
         return f"variants.{cause.name}.{field}", f"variants.{cause.name}.{problem}"
     places = [_place(e["loc"], document, root) for e in errors]
     place, section = places[0]
-    field = ".".join(place)
+    same = [e for e, (p, _) in zip(errors, places, strict=True) if p == place]
+    field = ".".join([*place, "method"] if kind == "union_tag_invalid" else place)
+    problem = _KINDS.get(kind, _not_allowed)(field, same, section)
     others = len({tuple(p) for p, _ in places}) - 1
     more = f" (and {others} more)" if others else ""
-    if cause is not None and not field:  # of several sections: the message itself names the field
-        return str(cause).partition(":")[0], f"{cause}{more}"
-    if cause is not None:
-        shown = "" if isinstance(value, dict) else f"{_show(value)} "
-        return field, f"{field}: {shown}{cause}{more}"
-    if kind == "extra_forbidden":
-        known = _fields(section)
-        listed = ", ".join(known)
-        return (
-            field,
-            f"{field}: unknown key; known are {listed}{did_you_mean(place[-1], known)}{more}",
-        )
-    if kind == "invalid_key":
-        return field, f"{field}: unknown key; keys are words{more}"
-    if kind == "missing":
-        return field, f"{field}: is missing{more}"
-    if kind == "union_tag_not_found":
-        listed = ", ".join(attacks.METHODS)
-        return field, f"{field}.method: is missing; it must be one of {listed}{more}"
-    if kind == "union_tag_invalid":
-        field, value = f"{field}.method", first["ctx"]["tag"]
-        allowed, words = ["one of " + ", ".join(attacks.METHODS)], list(attacks.METHODS)
-    else:
-        same = [e for e, (p, _) in zip(errors, places, strict=True) if p == place]
-        allowed = [_allowed(e) for e in same]
-        words = [word for e in same if e["type"] == "literal_error" for word in _words(e)]
-    hint = did_you_mean(str(value), words) if isinstance(value, str) else ""
-    required = " or ".join(dict.fromkeys(allowed))
-    return field, f"{field}: {_show(value)} is not allowed; it must be {required}{hint}{more}"
+    return field or problem.partition(":")[0], f"{problem}{more}"
 
+
+def _broken_rule(field: str, errors: Sequence[Any], _: object) -> str:
+    cause, value = errors[0]["ctx"]["error"], errors[0]["input"]
+    shown = "" if isinstance(value, dict) else f"{_show(value)} "
+    # A rule about several sections names the field itself.
+    return f"{field}: {shown}{cause}" if field else str(cause)
+
+
+def _unknown_key(field: str, errors: Sequence[Any], section: type[BaseModel] | None) -> str:
+    known = _fields(section)
+    hint = did_you_mean(str(errors[0]["loc"][-1]), known)
+    return f"{field}: unknown key; known are {', '.join(known)}{hint}"
+
+
+def _not_allowed(field: str, errors: Sequence[Any], _: object) -> str:
+    value = errors[0].get("ctx", {}).get("tag", errors[0]["input"])
+    allowed = " or ".join(dict.fromkeys(map(_allowed, errors)))
+    words = [word for error in errors for word in _words(error)]
+    hint = did_you_mean(value, words) if isinstance(value, str) else ""
+    return f"{field}: {_show(value)} is not allowed; it must be {allowed}{hint}"
+
+
+_KINDS: dict[str, Callable[[str, Sequence[Any], type[BaseModel] | None], str]] = {
+    "value_error": _broken_rule,
+    "extra_forbidden": _unknown_key,
+    "invalid_key": lambda field, *_: f"{field}: unknown key; keys are words",
+    "missing": lambda field, *_: f"{field}: is missing",
+    "union_tag_not_found": lambda field, *_: (
+        f"{field}.method: is missing; it must be one of {', '.join(attacks.METHODS)}"
+    ),
+}
+"""What is said of an error of each kind; `_not_allowed` speaks of all others."""
 
 _ALLOWED = {
     "greater_than": "above {gt:g}",
@@ -86,19 +90,18 @@ _ALLOWED = {
 
 def _allowed(error: Any) -> str:
     """What may stand where pydantic found this error."""
-    kind = error["type"]
-    if kind == "literal_error":
-        words = _words(error)
+    if words := _words(error):
         return "one of " + ", ".join(words) if len(words) > 1 else repr(words[0])
-    if kind in _ALLOWED:
-        return _ALLOWED[kind].format(**error.get("ctx", {}))
-    message: str = error["msg"]
-    return message.removeprefix("Input should be ")
+    if error["type"] in _ALLOWED:
+        return _ALLOWED[error["type"]].format(**error.get("ctx", {}))
+    return str(error["msg"]).removeprefix("Input should be ")
 
 
 def _words(error: Any) -> list[str]:
-    expected: str = error["ctx"]["expected"]
-    return [word.strip().strip("'") for word in expected.replace(" or ", ", ").split(",")]
+    """The few words of which one must stand there, if it is so."""
+    ctx = error.get("ctx", {})
+    listed = ctx.get("expected", ctx.get("expected_tags", ""))
+    return [word.strip(" '") for word in listed.replace(" or ", ", ").split(",") if word]
 
 
 def _place(
@@ -118,13 +121,10 @@ def _place(
             continue
         section = inside
         place.append(str(part))
-        if held:
-            here = here[part]
-        else:
-            listed = isinstance(here, Sequence) and isinstance(part, int) and part < len(here)
-            here = here[part] if listed else None
-        found = inside.model_fields.get(str(part)) if inside else None
-        annotation: Any = found.annotation if found else None
+        listed = isinstance(here, Sequence) and isinstance(part, int) and part < len(here)
+        here = here[part] if held or listed else None
+        setting = inside.model_fields.get(str(part)) if inside else None
+        annotation: Any = setting.annotation if setting else None
         inside = None
         union = get_origin(annotation) is UnionType
         for one in get_args(annotation) if union else (annotation,):  # of `X | None` the X
