@@ -4,7 +4,7 @@
 
 The tables are those with the published values and verdicts. `nmutant report --check` holds every
 later run against them. The slice is a few samples of each set, their networks and their counts;
-``tests/test_golden.py`` counts them again.
+``tests/whole/test_golden.py`` counts them again.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def mean_interval(kappas: Floats | Sequence[float], confidence: float) -> tuple[
     covers 95% at a nominal 99%. This one is Hall's (J. R. Stat. Soc. B 54, 1992), whose cubic
     transformation takes the skewness out of the t statistic; for the upper end the largest value
     counts once more where that makes it higher, since the largest of all has seldom been seen. It
-    covers 99% there (``tests/test_intervals.py``).
+    covers 99% there (``tests/detection/test_intervals.py``).
 
     NaN for no values; for values that are all the same, that value.
     """
