@@ -38,6 +38,15 @@ def test_published_stops_where_table_2_says_when_every_label_changes(mu, stop):
     assert (outcome.verdict, outcome.n, outcome.c) == (Verdict.ADVERSARIAL, *stop)
 
 
+def test_evidence_at_a_threshold_is_enough():
+    test = SequentialTest("wald", 0.2, 0.8, alpha=0.2, beta=0.2)
+    assert test.weights[0] == test.upper
+    assert run(test, [True]).verdict == Verdict.ADVERSARIAL
+    batch = TestBatch(test, 1)
+    batch.advance(np.array([0]), np.array([[True]]))
+    assert batch.verdict.tolist() == [Verdict.ADVERSARIAL]
+
+
 def test_algorithm_1_as_printed_never_ends_without_a_change():
     outcome = run(mnist("algorithm1", 2.0, cap=5000), [False] * 6000)
     assert (outcome.verdict, outcome.n) == (Verdict.UNDECIDED, 5000)
