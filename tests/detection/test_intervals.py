@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import beta
 from scipy.stats import binom
 
 from nmutant_cli.detection.exact import ends
@@ -76,6 +77,15 @@ def test_the_interval_of_a_mean_is_that_of_the_paper_where_values_are_many_and_s
     assert mean_interval([0.3, 0.3], 0.99) == (0.3, 0.3)
     assert np.isnan(mean_interval([], 0.99)).all()
     assert mean_interval([0.0, 1.0], 0.99) == (0, 1)
+
+
+@pytest.mark.parametrize(("count", "n", "confidence"), [(3, 20, 0.95), (40, 90, 0.8)])
+def test_anytime_ends_where_the_likelihood_is_that_of_the_mixture_times_the_error(
+    count, n, confidence
+):
+    mixture = beta(count + 0.5, n - count + 0.5) / beta(0.5, 0.5)
+    for end in anytime(count, n, confidence):
+        assert end**count * (1 - end) ** (n - count) == pytest.approx((1 - confidence) * mixture)
 
 
 def test_anytime_is_an_interval_around_the_share():

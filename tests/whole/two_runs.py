@@ -62,7 +62,7 @@ detection:
   rules: [wald]
   step_size: 5
   kappa1: 0.1
-  sigma: 0.05
+  sigma: 0.04
   mu: [1.5]
   cap: 40
   model: plain
