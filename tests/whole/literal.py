@@ -133,11 +133,7 @@ class Run:
     def measured_kappa1(self) -> float:
         s = self.settings
         rows = self.kappa_rows("normal")
-<<<<<<< HEAD
         return interval([r[8] for r in rows if r[5] == s.detection.step_size], 0.99)[1]
-=======
-        return mean_interval([r[8] for r in rows if r[5] == s.detection.step_size], 0.99)[1]
->>>>>>> 37716e3 (breaks: the new verdicts and intervals are among them; anytime's ends are held to its definition)
 
 
 def mean(values: list[float]) -> float:
@@ -149,7 +145,6 @@ def half_width(values: list[float], confidence: float) -> float:
     return Z[confidence] * math.sqrt(variance) / math.sqrt(len(values))
 
 
-<<<<<<< HEAD
 def interval(values: list[float], confidence: float) -> tuple[float, float]:
     """Hall's (1992): t is where t + a t^2 + a^2 t^3 / 3 + a / 2 has the normal quantile."""
 
@@ -169,26 +164,6 @@ def interval(values: list[float], confidence: float) -> tuple[float, float]:
     z = Z[confidence]
     upper = max(end(values, -z), end([*values, max(values)], -z))
     return max(0.0, end(values, z)), min(1.0, upper)
-=======
-def mean_interval(values: list[float], confidence: float) -> tuple[float, float]:
-    """Hall's interval, the largest value once more for the upper end where that raises it."""
-    z = Z[confidence]
-    upper = max(hall(values, -z), hall([*values, max(values)], -z))
-    return max(0.0, hall(values, z)), min(1.0, upper)
-
-
-def hall(values: list[float], z: float) -> float:
-    n, middle = len(values), mean(values)
-    deviation = math.sqrt(mean([(v - middle) ** 2 for v in values]))
-    if deviation == 0:
-        return middle
-    a = mean([(v - middle) ** 3 for v in values]) / deviation**3 / (3 * math.sqrt(n))
-    low, high = -1000.0, 1000.0
-    for _ in range(200):  # the cubic rises with t
-        t = (low + high) / 2
-        low, high = (t, high) if t + a * t**2 + a**2 * t**3 / 3 + a / 2 < z else (low, t)
-    return middle - t * deviation / math.sqrt(n)
->>>>>>> 37716e3 (breaks: the new verdicts and intervals are among them; anytime's ends are held to its definition)
 
 
 def majority(labels: list[int], own: int) -> int:

@@ -10,11 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import nmutant
-<<<<<<< HEAD
 from literal import Run, half_width, interval, mean, network_of, set_names
-=======
-from literal import Run, half_width, mean, mean_interval, network_of, set_names
->>>>>>> 37716e3 (breaks: the new verdicts and intervals are among them; anytime's ends are held to its definition)
 from two_runs import CONFIGS, Runs
 
 from nmutant_cli.config.loading import load
@@ -215,19 +211,12 @@ def test_table_1_is_the_means_of_those_rows(runs):
     for step in (1, 10):
         for name, title in TITLES.items():
             kappas = [row[8] for row in run.kappa_rows(name) if row[5] == step]
-<<<<<<< HEAD
             ends = half_width(kappas, 0.99), *interval(kappas, 0.99)
             percent = [100 * value for value in (mean(kappas), *ends)]
             expected.append(("digits", step, title, len(kappas), *percent))
     found = records(run, "table1.csv")
     assert list(found[0])[-3:] == ["ci99_percent", "kappa_low", "kappa_high"]
     same_table(found, expected)
-=======
-            found = mean(kappas), half_width(kappas, 0.99), *mean_interval(kappas, 0.99)
-            percent = (100 * value for value in found)
-            expected.append(("digits", step, title, len(kappas), *percent))
-    same_table(records(run, "table1.csv"), expected)
->>>>>>> 37716e3 (breaks: the new verdicts and intervals are among them; anytime's ends are held to its definition)
 
 
 def test_table_2_is_the_counts_of_those_rows(runs):
