@@ -79,6 +79,17 @@ def test_the_interval_of_a_mean_is_that_of_the_paper_where_values_are_many_and_s
     assert mean_interval([0.0, 1.0], 0.99) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [
+        ([0.0] * 45 + [0.1] * 4 + [0.5], 0.0009027537, 0.1561455262),  # 0.0988914 without one more
+        ([0.1, 0.2, 0.3, 0.6], 0.1113460682, 0.7437550869),  # 0.6113599 with one more
+    ],
+)
+def test_the_interval_of_a_mean_where_its_equation_was_solved_by_halving(values, low, high):
+    assert mean_interval(values, 0.99) == pytest.approx((low, high))
+
+
 @pytest.mark.parametrize(("count", "n", "confidence"), [(3, 20, 0.95), (40, 90, 0.8)])
 def test_anytime_ends_where_the_likelihood_is_that_of_the_mixture_times_the_error(
     count, n, confidence
