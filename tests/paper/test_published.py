@@ -159,6 +159,8 @@ def test_table_2_is_held_to_the_joint_interval_to_mutations_and_to_label_changes
     # 366 of 452 as published. Half the interval is 7.1 points, 32 samples.
     assert verdict(identified=366 - 32, mutations=56 * 1.19) == "reproduced"
     assert verdict(identified=366 - 33) == "same conclusion"
+    assert verdict(mutations=67.9) == "reproduced", "67, rounded down as published, is 20% more"
+    assert verdict(mutations=68) == "same conclusion"
     assert verdict(mutations=56 * 1.25) == "same conclusion"
     assert verdict(mutations=56 * 2.1) == "differs"
     assert verdict(mutations=56 / 2.1) == "differs"
