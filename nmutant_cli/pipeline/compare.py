@@ -12,11 +12,11 @@ import pandas as pd
 from nmutant_cli.datasets import DATASET_TITLES
 from nmutant_cli.detectors import DETECTORS
 from nmutant_cli.files import file_digest, read_records
+from nmutant_cli.pipeline import artefacts
 from nmutant_cli.pipeline.experiment import Experiment
 from nmutant_cli.pipeline.scores import (
     CLEAN,
     changes_in,
-    file_of,
     in_first_half,
     known_to,
     scored,
@@ -79,7 +79,7 @@ def _rows(
     scores = frame["score"].to_numpy(float)
     clean = scores[of[CLEAN]]
     changes = changes_in(frame)
-    whole = experiment.run[file_of(name, network)]["counts"]["passes"]
+    whole = experiment.run[artefacts.scores(name, network)]["counts"]["passes"]
     rows = []
     for slug, title in experiment.titles.items():
         for half, is_first in HALVES.items():
@@ -140,7 +140,9 @@ def _costs(experiment: Experiment, parts: list[tuple[str, str]]) -> pd.DataFrame
     """
     rows = []
     for name in dict.fromkeys(name for name, _ in parts):
-        counts = [experiment.run[file_of(*key)]["counts"] for key in parts if key[0] == name]
+        counts = [
+            experiment.run[artefacts.scores(*key)]["counts"] for key in parts if key[0] == name
+        ]
         ratios = [one["seconds_per_image"] / one["seconds_per_forward_pass"] for one in counts]
         row = {
             "detector": DETECTORS[name].title,

@@ -21,7 +21,6 @@ from nmutant_cli.files import file_digest, read_records
 from nmutant_cli.pipeline.compare import threshold
 from nmutant_cli.pipeline.detect import kappa1_of
 from nmutant_cli.pipeline.experiment import Experiment
-from nmutant_cli.pipeline.samples import from_8_bits
 from nmutant_cli.pipeline.scores import CLEAN, changes_in, scored
 from nmutant_cli.report.evasion import by_attack, curves
 from nmutant_cli.report.figures.evasion import evasion_figure
@@ -102,10 +101,9 @@ def _adversarial(
 
 def _tried(experiment: Experiment, slug: str) -> pd.DataFrame:
     """The attempts of an attack set: which image, how far it was moved, whether that fooled."""
-    samples, eight_bit = experiment.samples(slug), experiment.settings.attack.eight_bit
-    images = from_8_bits(samples.image8) if eight_bit else samples.image
+    samples = experiment.samples(slug)
+    images, label = samples.rounded(experiment.settings.attack.eight_bit)
     moved = (images - experiment.data.x_test[samples.index]).astype(np.float64)
-    label = samples.label8 if eight_bit else samples.label
     return pd.DataFrame(
         {
             "attack": experiment.titles[slug],

@@ -20,6 +20,7 @@ from nmutant_cli.detectors import DETECTORS, Candidate, CountingDetector, Networ
 from nmutant_cli.errors import ConfigError
 from nmutant_cli.files import file_digest
 from nmutant_cli.mutation.operator import clip_of
+from nmutant_cli.pipeline import artefacts
 from nmutant_cli.pipeline.experiment import Experiment
 from nmutant_cli.pipeline.kappa import measured
 from nmutant_cli.report.tables import NORMAL
@@ -52,11 +53,6 @@ def scored(experiment: Experiment) -> dict[tuple[str, str], Path]:
             parts[name, network] = _scores_of(experiment, name, network)
             bar.update()
     return parts
-
-
-def file_of(name: str, network: str) -> str:
-    """The artefact with the scores of a detector on the sets of a network."""
-    return f"compare/{name}-{network}.csv"
 
 
 def known_to(experiment: Experiment, network: str) -> str:
@@ -142,7 +138,7 @@ def _scores_of(experiment: Experiment, name: str, network: str) -> Path:
             "step_size": detector.step_size,
         }
 
-    return experiment.run.make(file_of(name, network), ingredients, build)
+    return experiment.run.make(artefacts.scores(name, network), ingredients, build)
 
 
 def _scores(detector: Candidate, sets: Mapping[str, tuple[Images, Places]]) -> pd.DataFrame:

@@ -13,8 +13,9 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from nmutant_cli.errors import ArtifactError
+from nmutant_cli.pipeline import artefacts
 from nmutant_cli.pipeline.compare import needed, threshold
-from nmutant_cli.pipeline.scores import CHANGES, CLEAN, changes_in, file_of, in_first_half
+from nmutant_cli.pipeline.scores import CHANGES, CLEAN, changes_in, in_first_half
 from nmutant_cli.report.tables import NORMAL
 from nmutant_cli.studies.study import Findings, Inputs
 from nmutant_cli.types import Bools, Floats, Ints
@@ -36,7 +37,7 @@ def study(inputs: Inputs, *, first: str, second: str, same: bool) -> Findings:
     networks = [path.stem.removeprefix(prefix) for path in files] or ["base"]
     rows, name = [], "better"
     for network in networks:
-        names = file_of(first, network), file_of(second, network)
+        names = artefacts.scores(first, network), artefacts.scores(second, network)
         tables, changes = _scores(inputs, names)
         if same:
             fewest = min(one.shape[1] for one in changes)

@@ -32,7 +32,6 @@ from nmutant_cli.own_model.calibration import Requirement
 from nmutant_cli.own_model.guarantee import Changes, choose, decide
 from nmutant_cli.own_model.model import labels_under
 from nmutant_cli.pipeline.experiment import Experiment
-from nmutant_cli.pipeline.samples import from_8_bits
 from nmutant_cli.report.tables import NORMAL, number
 from nmutant_cli.seeding import stream
 from nmutant_cli.studies.study import Findings, Inputs
@@ -150,5 +149,6 @@ def _images(experiment: Experiment, most: int) -> dict[str, Images]:
     for slug in experiment.settings.attack.sets:
         samples = experiment.samples(slug).counted()
         if experiment.network_of(slug) == "base":
-            images[slug] = from_8_bits(samples.image8)[samples.label8 != samples.true]
+            rounded, label = samples.rounded(eight_bit=True)
+            images[slug] = rounded[label != samples.true]
     return images

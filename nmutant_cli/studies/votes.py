@@ -16,7 +16,7 @@ from nmutant_cli.mutation.sensitivity import FixedMutations, Source, Subjects
 from nmutant_cli.networks import inference
 from nmutant_cli.pipeline.experiment import Experiment
 from nmutant_cli.pipeline.jobs import Answers, Here, Job, NetworkFile
-from nmutant_cli.pipeline.samples import SampleSet, from_8_bits
+from nmutant_cli.pipeline.samples import SampleSet
 from nmutant_cli.studies.from_kappa import TITLES
 from nmutant_cli.types import Floats, Ints, Labels
 
@@ -101,7 +101,7 @@ def _votes_of(
     settings, run = experiment.settings, experiment.run
     file = run.path / samples_file(slug)
     samples = SampleSet.load(file).counted()
-    images = from_8_bits(samples.image8) if setting.rounded else samples.image
+    images, _ = samples.rounded(setting.rounded)
     stream = MutationStream(
         (32, 32, 3), settings.mutation, settings.seed, "cifar10", "kappa", "shared"
     )
