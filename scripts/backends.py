@@ -102,7 +102,7 @@ WORKER = "import backends, sys; backends.worker(*sys.argv[1:])"
 def worker(rows: str, out: str, folder: str, *options: str) -> None:
     """Labels and margins of the given rows' images: themselves, then under every mutation."""
     from nmutant_cli.config.loading import load
-    from nmutant_cli.mutation.operator import Mutations, MutationStream, apply, identity
+    from nmutant_cli.mutation.operator import Mutations, MutationStream, apply, clip_of, identity
     from nmutant_cli.networks.inference import logits_fn
     from nmutant_cli.pipeline.experiment import Experiment
     from nmutant_cli.pipeline.kappa import measured
@@ -122,7 +122,7 @@ def worker(rows: str, out: str, folder: str, *options: str) -> None:
         ).take(0, settings.sensitivity.mutations)
         side = shared.patch.shape[1]
         drawn = Mutations.concatenate([identity(1, shape, side), shared])
-        clip = experiment.data.bounds if settings.mutation.clip else None
+        clip = clip_of(settings.mutation, experiment.data.bounds)
         for slug, row, source, step in wanted[KEY[:4]].itertuples(index=False, name=None):
             images, _, where = measured(experiment, slug)
             image = images[[where.index((row, source))] * len(drawn)]
