@@ -55,6 +55,15 @@ def test_the_oracle_is_asked_once_for_each_image_and_counted():
         assert x.max() <= 1
 
 
+def test_the_substitute_learns_from_all_that_it_asked_for(monkeypatch):
+    learnt = []
+    monkeypatch.setattr(blackbox.training, "fit", lambda model, x, y, **options: learnt.append(x))
+    spy = Spy()
+    train(spy)
+    assert [len(x) for x in learnt] == [12, 24, 48]
+    np.testing.assert_array_equal(learnt[-1], np.concatenate(spy.asked))
+
+
 def test_each_round_steps_by_lambda_in_the_sign_of_that_round(monkeypatch):
     steps = []
     augment = blackbox.jacobian_augmentation
