@@ -257,7 +257,7 @@ def test_an_attack_set_records_three_passes_and_does_not_depend_on_its_size(slug
 
 @pytest.mark.parametrize("slug", SETS)
 def test_either_of_the_two_settings_moves_an_attack_set(slug):
-    off, labels, attack = (
+    off, labels, attacked = (
         attack.adversarial(slug, network(), data(), settings(50, **on))[0]
         for on in (
             {"labels": False, "attack": False},
@@ -266,8 +266,8 @@ def test_either_of_the_two_settings_moves_an_attack_set(slug):
         )
     )
     assert (off.label != labels.label).any()
-    assert not np.array_equal(off.image, attack.image)
-    np.testing.assert_array_equal(attack.label, predict_labels(network(), attack.image))
+    assert not np.array_equal(off.image, attacked.image)
+    np.testing.assert_array_equal(attacked.label, predict_labels(network(), attacked.image))
 
 
 # Runs
