@@ -47,18 +47,13 @@ def samples_of_experiment(experiment: Experiment) -> None:
 
 
 def own_images(
-    name: str, images: str, calibration: Path, form: str, seed: int, quiet: bool
+    model: OwnModel, images: str, calibration: Calibration, form: str, seed: int, quiet: bool
 ) -> dict[str, int]:
-    """Print a verdict on each of a user's ``images`` for the model ``name``; returns the counts."""
-    prepare(quiet)
-    from nmutant_cli.own_model.calibration import Calibration
+    """Print a verdict on each of a user's ``images``; returns the counts."""
     from nmutant_cli.own_model.detector import Detector
 
-    settings = Calibration.load(calibration)
-    model = open_model(name, quiet)
-    _fits(str(calibration), settings, model)
-    detector = Detector(model.predict, settings, seed=seed)
-    verdicts = list(_printed(_rows(detector, usable(images, settings.image_shape)), form))
+    detector = Detector(model.predict, calibration, seed=seed)
+    verdicts = list(_printed(_rows(detector, usable(images, calibration.image_shape)), form))
     counts = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
     if not quiet:
         click.echo(", ".join(f"{n} {verdict}" for verdict, n in counts.items()), err=True)
@@ -73,6 +68,9 @@ def own_images(
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="What `nmutant calibrate` wrote for this model.",
+)
+@click.option(
+    "--any-model", is_flag=True, help="Use a --calibration of another model; it promises nothing."
 )
 @click.option(
     "--format",
@@ -94,6 +92,7 @@ def detect(
     model: str | None,
     images: str | None,
     calibration: Path | None,
+    any_model: bool,
     form: str,
     fail_on_adversarial: bool,
     **common: Any,
@@ -111,7 +110,7 @@ def detect(
         for name in ctx.params
         if ctx.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
     }
-    if not given & {*OWN, "form", "fail_on_adversarial"}:
+    if not given & {*OWN, "any_model", "form", "fail_on_adversarial"}:
         samples_of_experiment(**common)
         return
     _only_own(ctx.command, given)
@@ -120,7 +119,13 @@ def detect(
         raise ConfigError(
             f"--{missing} is missing: --model, --images and --calibration go together"
         )
-    counts = own_images(model, images, calibration, form, common["seed"] or 0, common["quiet"])
+    prepare(common["quiet"])
+    from nmutant_cli.own_model.calibration import Calibration
+
+    settings = Calibration.load(calibration)
+    opened = open_model(model, common["quiet"])
+    _fits(str(calibration), settings, opened, any_model)
+    counts = own_images(opened, images, settings, form, common["seed"] or 0, common["quiet"])
     if fail_on_adversarial and counts["adversarial"]:
         raise click.exceptions.Exit(ADVERSARIAL_FOUND)
 
@@ -140,8 +145,8 @@ def _only_own(command: click.Command, given: set[str]) -> None:
             )
 
 
-def _fits(name: str, calibration: Calibration, model: OwnModel) -> None:
-    """Raises ConfigError for a calibration of other images; another model is only pointed out."""
+def _fits(name: str, calibration: Calibration, model: OwnModel, any_model: bool) -> None:
+    """Raises ConfigError for a calibration of other images, or of another model if that matters."""
     shape = calibration.image_shape
     if shape is not None and model.shape is not None:
         pairs = zip(shape, model.shape, strict=True)
@@ -151,11 +156,13 @@ def _fits(name: str, calibration: Calibration, model: OwnModel) -> None:
                 f"{model.shape}"
             )
     if calibration.network is not None and calibration.network != model.network:
-        click.echo(
+        said = (
             f"{name}: calibrated for {calibration.network.name}, which is not the same file; "
-            "nothing is promised of another model",
-            err=True,
+            "nothing is promised of another model"
         )
+        if not any_model:
+            raise ConfigError(f"{said}; calibrate this one, or give --any-model")
+        click.echo(said, err=True)
 
 
 def _rows(detector: Detector, items: Iterator[Item]) -> Iterator[dict[str, Any]]:

@@ -187,15 +187,21 @@ def test_an_error_before_the_model_is_opened_imports_nothing_heavy(tmp_path):
     assert done.stderr.startswith("Error: c.yaml: cannot be read")
 
 
-def test_a_calibration_of_another_model_is_pointed_out(here):
+def test_a_calibration_of_another_model_is_refused(here):
     assert "calibrated for" not in detect().stderr
     made = Calibration.load("c.yaml").model_copy(
         update={"network": ModelIdentity(name="own:labels")}
     )
     made.save("c.yaml")
     assert "calibrated for" not in detect().stderr
-    said = detect(model="own:scores").stderr
-    assert said.startswith("c.yaml: calibrated for own:labels, which is not the same file;")
+    said = "c.yaml: calibrated for own:labels, which is not the same file;"
+    refused = detect(model="own:scores")
+    assert refused.error.startswith(said)
+    assert refused.error.endswith("give --any-model")
+    outcome = detect("--any-model", model="own:scores")
+    assert outcome.code == 0
+    assert outcome.stderr.startswith(said)
+    assert outcome.stdout
 
 
 @pytest.fixture
