@@ -34,7 +34,7 @@ class Model(Section):
     dropout: tuple[DropRate, ...] | None = None
     """Drop rates, where not the network's own."""
     stochastic_inference: bool = False
-    """Leave dropout on when mutated images are labelled, as the published CIFAR10 run did."""
+    """Leave dropout on when mutated images are labelled, as most likely for published CIFAR10."""
 
     @field_validator("label_range")
     @classmethod

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from nmutant_cli.errors import ArtifactError
-from nmutant_cli.files import file_digest
+from nmutant_cli.errors import ArtifactError, first_line
+from nmutant_cli.files import file_digest, replacing
 from nmutant_cli.paper import published
 
 COMPARE = {"table1": published.compare_table1, "table2": published.compare_table2}
@@ -45,8 +45,7 @@ def check(committed: Path, run: Path | None = None) -> list[str]:
         try:
             complaints += _of_table(name, stands, found)
         except (ValueError, TypeError, LookupError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ArtifactError(f"{stands}: no table of ours ({reason[:160]})") from error
+            raise ArtifactError(f"{stands}: no table of ours ({first_line(error)})") from error
     return complaints
 
 
@@ -77,7 +76,8 @@ def changed(folder: Path) -> list[str]:
 def write_sums(folder: Path) -> None:
     """Write ``SHA256SUMS`` of every file below ``folder``, as ``sha256sum`` does."""
     lines = [f"{file_digest(path)}  {name}\n" for name, path in _files(folder).items()]
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    with replacing(folder / SUMS) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -143,6 +143,6 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+        raise ArtifactError(f"{path}: cannot be read ({first_line(error)})") from error
     table["verdict"] = table.get("verdict", pd.Series(dtype=str)).fillna("")
     return table

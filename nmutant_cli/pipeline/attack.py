@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,11 +66,7 @@ def pairs(params: AttackParams, data: Dataset, attempts: int) -> tuple[Ints, Lab
 
 
 def adversarial(
-    name: str,
-    model: keras.Model,
-    data: Dataset,
-    settings: Settings,
-    say: Callable[[str], None] = lambda line: None,
+    name: str, model: keras.Model, data: Dataset, settings: Settings
 ) -> tuple[SampleSet, dict[str, Any]]:
     """Attack set ``name`` of the settings, a row for each attempt, and what to note of it.
 
@@ -80,7 +75,6 @@ def adversarial(
 
     Raises AttackError if the data set is too small or the network does not fit.
     """
-
     from nmutant_cli.attacks import craft
 
     params = settings.attack.sets[name]
