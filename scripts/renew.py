@@ -33,7 +33,7 @@ def renewed(path: Path) -> str:
     compare = COMPARE.get(path.stem, COMPARE["table2"])
     judged = compare(without_verdicts(table.drop(columns=behind)))
     if behind:
-        judged = judged.drop(columns="reason").assign(**{c: table[c] for c in behind})
+        judged = judged.assign(**{c: table[c] for c in behind})
     return to_csv(judged)
 
 

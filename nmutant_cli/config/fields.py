@@ -43,5 +43,12 @@ def _first_line(schema: dict[str, Any]) -> None:
         schema["description"] = schema["description"].splitlines()[0]
 
 
+def without_null(value: Any) -> Any:
+    """A mapping without the entries set to null, which leaves out what a config has."""
+    if not isinstance(value, dict):
+        return value
+    return {key: entry for key, entry in value.items() if entry is not None}
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_first_line)

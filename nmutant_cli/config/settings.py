@@ -7,28 +7,21 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nmutant_cli.config.attacks import AdaptiveParams, AnyAttack
+from nmutant_cli.config.detection import OWN, Detection
 from nmutant_cli.config.fields import (
-    AboveOne,
     Count,
     DatasetName,
     DetectorName,
-    ErrorRate,
     Fraction,
     Kind,
     Name,
     Positive,
     PositiveInt,
     Section,
+    without_null,
 )
 from nmutant_cli.config.networks import Model
 from nmutant_cli.errors import did_you_mean
-
-
-def without_null(value: Any) -> Any:
-    """A mapping without the entries set to null, which leaves out what a config has."""
-    if not isinstance(value, dict):
-        return value
-    return {key: entry for key, entry in value.items() if entry is not None}
 
 
 class VariantError(ValueError):
@@ -101,6 +94,8 @@ class Sensitivity(Section):
     shared_mutations: bool = True
     """One list of mutations for all images and steps (as published), or fresh ones per image."""
     confidence: Fraction = 0.99
+    true_label: bool = False
+    """A label is changed where it is not the true one, instead of not the sample's own."""
 
     @field_validator("step_sizes")
     @classmethod
@@ -108,63 +103,6 @@ class Sensitivity(Section):
         if len(set(value)) != len(value):
             raise ValueError("names a step size twice")
         return value
-
-
-class Detection(Section):
-    """The sequential test."""
-
-    rules: Annotated[
-        tuple[Literal["wald", "algorithm1", "published"], ...], Field(min_length=1)
-    ] = ("wald",)
-    step_size: Positive = 1.0
-    kappa1: Fraction | Literal["measured"] = "measured"
-    """A number, or ``measured``: the upper end of the interval of the normal samples' kappa."""
-    mu: Annotated[tuple[AboveOne, ...], Field(min_length=1)] = (
-        1.2,
-        1.5,
-        1.8,
-        2.0,
-    )
-    sigma: Positive | None = None
-    """Half width of the indifference region; (mu - 1) * kappa1 where it is not given."""
-    alpha: ErrorRate = 0.05
-    beta: ErrorRate = 0.05
-    cap: PositiveInt = 2000
-    model: Name | None = None
-    """Ask this network for the labels instead of the one that was attacked."""
-
-    @field_validator("rules", "mu")
-    @classmethod
-    def _distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("names a value twice")
-        return value
-
-    def hypotheses(self, kappa1: float, mu: float) -> tuple[float, float]:
-        """``(p0, p1)`` of Algorithm 1: mu * kappa1 -+ sigma.
-
-        Raises ValueError unless ``0 < p0 < p1 < 1``.
-        """
-        sigma = (mu - 1) * kappa1 if self.sigma is None else self.sigma
-        p0, p1 = mu * kappa1 - sigma, mu * kappa1 + sigma
-        if p0 <= 0:
-            raise ValueError(f"p0 = mu * kappa1 - sigma = {p0:g} must be above 0")
-        if p1 >= 1:
-            raise ValueError(f"p1 = mu * kappa1 + sigma = {p1:g} must be below 1")
-        return p0, p1
-
-    @model_validator(mode="after")
-    def _hypotheses_exist(self) -> Detection:
-        if self.kappa1 != "measured":
-            for mu in self.mu:
-                try:
-                    self.hypotheses(self.kappa1, mu)
-                except ValueError as error:
-                    sigma = "" if self.sigma is None else f", sigma {self.sigma:g}"
-                    raise ValueError(
-                        f"kappa1 {self.kappa1:g}, mu {mu:g}{sigma}: {error}"
-                    ) from error
-        return self
 
 
 class Compare(Section):
@@ -216,6 +154,16 @@ class Settings(Section):
     compare: Compare = Compare()
     runtime: Runtime = Runtime()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_asked_of_sets_left_out(cls, value: Any) -> Any:
+        try:
+            sets, asked = value["attack"]["sets"], value["detection"]["as_published"]
+            kept = {slug: asked[slug] for slug in asked if sets.get(slug, asked) is not None}
+        except (TypeError, KeyError, AttributeError):
+            return value
+        return value | {"detection": value["detection"] | {"as_published": kept}}
+
     @field_validator("variants", mode="before")
     @classmethod
     def _left_out(cls, value: Any) -> Any:
@@ -241,6 +189,9 @@ class Settings(Section):
         }
         if self.detection.model is not None:
             used["detection.model"] = self.detection.model
+        for slug, protocol in self.detection.as_published.items():
+            if protocol.model is not None:
+                used[f"detection.as_published.{slug}.model"] = protocol.model
         for field, name in used.items():
             if name not in known:
                 hint = did_you_mean(name, known)
@@ -261,6 +212,22 @@ class Settings(Section):
             )
         if self.detection.kappa1 == "measured" and self.samples.normal < 2:
             raise ValueError("samples.normal: kappa1 is measured from at least 2 normal samples")
+        return self
+
+    @model_validator(mode="after")
+    def _protocols_ask_something(self) -> Settings:
+        sets = ("normal", *self.attack.sets, "wl")
+        for slug, protocol in self.detection.as_published.items():
+            field = f"detection.as_published.{slug}"
+            if slug not in sets:
+                hint = did_you_mean(slug, sets)
+                raise ValueError(f"{field}: no such set; known are {', '.join(sets)}{hint}")
+            if protocol == OWN:
+                raise ValueError(f"{field}: asks nothing else than the other rows; leave it out")
+            if protocol.right_only and slug != "normal":
+                raise ValueError(
+                    f"{field}.right_only: only for 'normal'; all of {slug!r} are wrong"
+                )
         return self
 
     @model_validator(mode="after")

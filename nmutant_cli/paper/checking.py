@@ -15,7 +15,7 @@ from nmutant_cli.files import file_digest, replacing
 from nmutant_cli.paper import published
 
 COMPARE = {"table1": published.compare_table1, "table2": published.compare_table2}
-ADDED = ("verdict", "distance", "reason")
+ADDED = ("verdict", "distance")
 """Columns beside the values of a run and the ``published_`` ones."""
 SUMS = "SHA256SUMS"
 

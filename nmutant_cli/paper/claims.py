@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from nmutant_cli.paper.published import asked_as_published
+
 RATIOS = {"FGSM": 38, "C&W": 72, "JSMA": 53, "BB": 46}
 WL_MNIST, WL_CIFAR10 = "3.68% beside 4.86 to 10.41%", "42.27% beside 54.06 to 69.27%"
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -73,7 +75,7 @@ def _sensitivity(means: pd.DataFrame, error: float, said: dict[str, Any]) -> Ite
 
 
 def _detection(table2: pd.DataFrame, said: dict[str, Any]) -> Iterator[Claim]:
-    rows = table2[table2["rule"] == "published"]
+    rows = table2[asked_as_published(table2)]
     if rows.empty:
         return
     accuracy, mutations = rows["accuracy_percent"].mean(), rows["mutations"].mean()

@@ -7,7 +7,7 @@ arXiv 1805.05010 as printed. Verdicts, best first:
   have none, within `NEAR`;
 - ``same conclusion``: the value differs, but what the paper concludes from it holds, and it is at
   most `ORDER` times as large or as small;
-- ``differs``: neither. ``reason`` says why, where we know.
+- ``differs``: neither.
 
 ``distance`` says how far a row is from the published one, as a sum of |ln(ours / published)|: 0 is
 equal, 0.69 a factor of two, inf that one of the two is 0 or that ours is missing.
@@ -23,6 +23,7 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
+from nmutant_cli.config.detection import OWN
 from nmutant_cli.errors import ArtifactError
 
 VERDICTS = ("reproduced", "same conclusion", "differs")
@@ -42,13 +43,6 @@ another processor."""
 NORMAL_SAMPLES = 500
 """Behind each normal row of the published Table 2."""
 Z99 = NormalDist().inv_cdf(0.995)
-
-REASONS = {
-    ("MNIST", name): "the published rows behave as if kappa were 1 for most samples, as when the "
-    "labels come from a network other than the attacked one (docs/reproduction.md)"
-    for name in ("C&W", "JSMA", "BB")
-}
-"""Why rows of Table 2 differ."""
 
 
 def table1() -> pd.DataFrame:
@@ -111,25 +105,33 @@ def compare_table1(ours: pd.DataFrame) -> pd.DataFrame:
 def compare_table2(ours: pd.DataFrame) -> pd.DataFrame:
     """``ours`` (Table 2 of a run) with the published values, a verdict and a distance for each row.
 
-    Only rows of the rule ``published`` have any. ``reproduced``: the share of identified samples
-    within the joint 99% interval of the two, #Mutations (floored, as published) and #Label changes
-    within 20%. ``same conclusion``: #Mutations and #Label changes at most twice or half the
+    Only the rows that `asked_as_published` names have any. ``reproduced``: the share of identified
+    samples within the joint 99% interval of the two, #Mutations (floored, as published) and #Label
+    changes within 20%. ``same conclusion``: #Mutations and #Label changes at most twice or half the
     published ones; of an adversarial set most samples are identified, and the share within 20% of
     the published one; of normal samples at most twice or half as many, or as many as the joint
     interval allows. The distance is the sum of three: of the shares (with one more sample
     identified and one more not, so that none is 0), #Mutations and #Label changes.
     """
     merged = _beside(ours, table2(), TABLE2_KEY, TABLE2_VALUES)
-    others = merged["rule"] != "published"
+    others = ~asked_as_published(merged)
     merged.loc[others, [f"published_{column}" for column in TABLE2_VALUES]] = np.nan
     judged = [_judged2(row) for _, row in merged.iterrows()]
     merged["verdict"] = [verdict for verdict, _ in judged]
     merged["distance"] = [distance for _, distance in judged]
-    merged["reason"] = [
-        REASONS.get((row["dataset"], row["samples"]), "") if row["verdict"] == "differs" else ""
-        for _, row in merged.iterrows()
-    ]
     return merged
+
+
+def asked_as_published(table2: pd.DataFrame) -> pd.Series:
+    """Which rows of a Table 2 the published ones stand beside: a bool for each.
+
+    Those of the rule ``published``; of a set with two protocols, those that ask what the paper did.
+    """
+    rows = table2["rule"] == "published"
+    if "protocol" in table2:
+        otherwise = table2["protocol"] != str(OWN)
+        rows &= otherwise | ~table2["samples"].isin(table2.loc[otherwise, "samples"])
+    return rows
 
 
 def _judged2(row: pd.Series) -> tuple[str, float]:
@@ -211,6 +213,8 @@ def worse(found: pd.DataFrame, committed: pd.DataFrame) -> list[Worse]:
     for column in (*key, "verdict", "distance"):
         if column not in committed:
             raise ArtifactError(f"the committed table has no column {column!r}")
+    key += [column for column in ("protocol",) if column in committed]
+    found = found.reindex(columns=[*found.columns.union(key, sort=False)])
     now = {_key(row, key): row for _, row in found.iterrows()}
     result = []
     for _, before in committed.iterrows():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nmutant_cli.config.detection import OWN, Protocol
 from nmutant_cli.detection import sprt
 from nmutant_cli.detection.intervals import mean_interval
 from nmutant_cli.errors import ConfigError
@@ -25,8 +26,16 @@ def detections_csv(experiment: Experiment) -> Path:
     """``detections.csv``: a row per sample, rule and mu, made where needed."""
     kappa1 = kappa1_of(experiment)
     sets = experiment.all_samples()
-    parts = {slug: _detections_of(experiment, slug, kappa1) for slug in sets}
+    parts = {slug: _detections_of(experiment, slug, kappa1, OWN) for slug in sets}
     return joined(experiment, "detections.csv", parts, DETECTION_COLUMNS)
+
+
+def as_published_csv(experiment: Experiment) -> Path:
+    """``detections-as-published.csv``: the same, of the sets and as ``as_published`` says."""
+    kappa1 = kappa1_of(experiment)
+    asked = experiment.settings.detection.protocols()
+    parts = {slug: _detections_of(experiment, slug, kappa1, asked[slug]) for slug in asked}
+    return joined(experiment, "detections-as-published.csv", parts, DETECTION_COLUMNS)
 
 
 def kappa1_of(experiment: Experiment) -> float:
@@ -51,22 +60,23 @@ def kappa1_of(experiment: Experiment) -> float:
     return upper
 
 
-def _detections_of(experiment: Experiment, slug: str, kappa1: float) -> Path:
+def _detections_of(experiment: Experiment, slug: str, kappa1: float, protocol: Protocol) -> Path:
     detection = experiment.settings.detection
-    network = detection.model or experiment.network_of(slug)
-    section = detection.model_dump(mode="json") | {"kappa1": kappa1}
-    ingredients = ingredients_of(experiment, "detect", slug, network) | {"detection": section}
-    name = artefacts.detections(slug)
+    own = protocol == OWN
+    asked = Protocol(model=detection.model) if own else protocol
+    network = asked.model or experiment.network_of(slug)
+    section = detection.model_dump(mode="json", exclude={"as_published"}) | {"kappa1": kappa1}
+    ingredients = ingredients_of(experiment, "detect", slug, network, protocol)
+    ingredients["detection"] = section
+    name = artefacts.detections(slug if own else f"{slug}-as-published")
     settings = [
         (rule, mu, *detection.hypotheses(kappa1, mu))
-        for rule in detection.rules
+        for rule in (detection.rules if own else ("published",))
         for mu in detection.mu
     ]
 
     def build(path: Path) -> None:
-        images, labels, rows = measured(experiment, slug)
-        if detection.model is not None:
-            labels = experiment.samples(slug).counted().label
+        images, labels, rows = measured(experiment, slug, asked)
         tests = tuple(
             sprt.SequentialTest(rule, p0, p1, detection.alpha, detection.beta, detection.cap)
             for rule, _, p0, p1 in settings
@@ -77,7 +87,7 @@ def _detections_of(experiment: Experiment, slug: str, kappa1: float) -> Path:
             Decisions(tests),
             images,
             labels,
-            streams_of(experiment, "detect", slug),
+            streams_of(experiment, "detect", slug, asked),
         )
         table: list[list[Any]] = []
         with experiment.bar(len(rows), f"detect {slug}", "sample") as bar:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nmutant_cli.config.settings import Detection, Settings
+from nmutant_cli.config.detection import Detection
+from nmutant_cli.config.settings import Settings
 from nmutant_cli.datasets import DATASET_TITLES
 from nmutant_cli.detection.sprt import SequentialTest, TestBatch
 from nmutant_cli.detectors import DETECTORS
@@ -43,7 +44,8 @@ def evade(experiment: Experiment) -> list[Path]:
             "titles": {slug: experiment.titles[slug] for slug in attacks.sets},
             "eight_bit": attacks.eight_bit,
             "mutations": settings.compare.mutations,
-            "detection": settings.detection.model_dump(mode="json") | {"kappa1": kappa1},
+            "detection": settings.detection.model_dump(mode="json", exclude={"as_published"})
+            | {"kappa1": kappa1},
         },
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nmutant_cli.config.detection import OWN, Protocol
 from nmutant_cli.files import file_digest, write_csv
 from nmutant_cli.mutation.operator import MutationStream
 from nmutant_cli.mutation.sensitivity import FixedMutations, Source, images_at_once
@@ -38,13 +39,15 @@ def kappa_of(experiment: Experiment, slug: str) -> Path:
     sensitivity = experiment.settings.sensitivity
     m, steps = sensitivity.mutations, sensitivity.step_sizes
     network = experiment.network_of(slug)
-    section = sensitivity.model_dump(mode="json", exclude={"confidence"})
-    ingredients = ingredients_of(experiment, "kappa", slug, network) | {"sensitivity": section}
+    protocol = Protocol(true_label=sensitivity.true_label)
+    section = sensitivity.model_dump(mode="json", exclude={"confidence", "true_label"})
+    ingredients = ingredients_of(experiment, "kappa", slug, network, protocol)
+    ingredients["sensitivity"] = section
     name = artefacts.kappa(slug)
 
     def build(path: Path) -> Mapping[str, Any]:
-        images, labels, rows = measured(experiment, slug)
-        true = experiment.samples(slug).counted().true
+        images, labels, rows = measured(experiment, slug, protocol)
+        chosen = experiment.samples(slug).counted()
         shared = FixedMutations(stream_of(experiment, "kappa", "shared").take(0, m))
         sources: list[Source] = [shared] * len(rows)
         if not sensitivity.shared_mutations:
@@ -55,10 +58,12 @@ def kappa_of(experiment: Experiment, slug: str) -> Path:
             for step in steps:
                 job = Job(experiment.network(network), step, question, images, labels, sources)
                 counted = pieces(f"{step:g}", job, size, bar)
-                table += [
-                    [slug, *where, int(y), own, step, m, changes, changes / m, majority]
-                    for where, y, (own, changes, majority) in zip(rows, true, counted, strict=True)
-                ]
+                for i, (where, (label, changes, majority)) in enumerate(
+                    zip(rows, counted, strict=True)
+                ):
+                    own = int(chosen.label[i]) if protocol.true_label else label
+                    cells = int(chosen.true[i]), own, step, m, changes, changes / m, majority
+                    table.append([slug, *where, *cells])
         write_csv(path, table, KAPPA_COLUMNS)
         # Drawing, compiling and the mutations that change nothing are in it.
         rate = pieces.worked * m / pieces.seconds if pieces.worked else None
@@ -69,21 +74,24 @@ def kappa_of(experiment: Experiment, slug: str) -> Path:
 
 
 def measured(
-    experiment: Experiment, slug: str
+    experiment: Experiment, slug: str, protocol: Protocol = OWN
 ) -> tuple[Images, Labels | None, list[tuple[int, int]]]:
     """The images that are mutated, the labels to compare with, (row, source index) of each.
 
     None for the labels: each image is compared with the label it gets itself. Labels that were
-    recorded with dropout on stand for one pass, which is not repeated.
+    recorded with dropout on stand for one pass, which is not repeated; nor are they asked of
+    another network than the sample's own.
     """
     samples = experiment.samples(slug)
-    chosen = samples.counted()
-    rows = np.flatnonzero(samples.counts)
+    chosen = samples.counted(protocol.right_only)
+    rows = np.flatnonzero(samples.kept(protocol.right_only))
     where = [(int(r), int(i)) for r, i in zip(rows, chosen.index, strict=True)]
     attack = experiment.settings.attack
     eight_bit = slug in attack.sets and attack.eight_bit
     images, _ = chosen.rounded(eight_bit)
-    recorded = eight_bit or experiment.settings.samples.stochastic
+    if protocol.true_label:
+        return images, chosen.true, where
+    recorded = eight_bit or experiment.settings.samples.stochastic or protocol.model is not None
     return images, chosen.label if recorded else None, where
 
 
@@ -94,16 +102,20 @@ def stream_of(experiment: Experiment, *names: str | int) -> MutationStream:
     return MutationStream(shape, settings.mutation, settings.seed, settings.dataset, *names)
 
 
-def streams_of(experiment: Experiment, purpose: str, slug: str) -> list[Source]:
-    """A stream of fresh mutations for each sample that counts."""
-    chosen = experiment.samples(slug).counted()
+def streams_of(
+    experiment: Experiment, purpose: str, slug: str, protocol: Protocol = OWN
+) -> list[Source]:
+    """A stream of fresh mutations for each of the samples that are asked about."""
+    chosen = experiment.samples(slug).counted(protocol.right_only)
     return [
         stream_of(experiment, purpose, slug, int(index), int(target))
         for index, target in zip(chosen.index, chosen.target, strict=True)
     ]
 
 
-def ingredients_of(experiment: Experiment, stage: str, slug: str, network: str) -> dict[str, Any]:
+def ingredients_of(
+    experiment: Experiment, stage: str, slug: str, network: str, protocol: Protocol = OWN
+) -> dict[str, Any]:
     """What anything made of a sample set under mutation, labelled by ``network``, hangs on."""
     settings = experiment.settings
     return experiment.ingredients(
@@ -116,6 +128,7 @@ def ingredients_of(experiment: Experiment, stage: str, slug: str, network: str) 
             "eight_bit": settings.attack.eight_bit,
             "mutation": settings.mutation.model_dump(mode="json"),
             **({"compared_with": "recorded"} if settings.samples.stochastic else {}),
+            **({"protocol": protocol.model_dump()} if protocol != OWN else {}),
         },
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from nmutant_cli.config.detection import OWN, Protocol
 from nmutant_cli.datasets import DATASET_TITLES
 from nmutant_cli.files import file_digest, read_records
 from nmutant_cli.paper import claims, published
 from nmutant_cli.pipeline import artefacts
-from nmutant_cli.pipeline.detect import detections_csv, kappa1_of
+from nmutant_cli.pipeline.detect import as_published_csv, detections_csv, kappa1_of
 from nmutant_cli.pipeline.experiment import Experiment
 from nmutant_cli.pipeline.kappa import kappa_csv
 from nmutant_cli.pipeline.pictures import neighbourhoods, panel_rows
@@ -39,15 +40,37 @@ def table1(experiment: Experiment) -> pd.DataFrame:
 
 
 def table2(experiment: Experiment) -> pd.DataFrame:
-    """Table 2 of this run."""
+    """Table 2 of this run; with ``detection.as_published``, what each row asked beside it."""
+    protocols = experiment.settings.detection.protocols()
+    rules = experiment.settings.detection.rules
+    own = _table2(
+        experiment, detections_csv(experiment), dict.fromkeys(experiment.titles, OWN), rules
+    )
+    if not protocols:
+        return own
+    asked = _table2(experiment, as_published_csv(experiment), protocols, ("published",))
+    said = {experiment.titles[slug]: str(protocol) for slug, protocol in protocols.items()}
+    both = pd.concat(
+        [own.assign(protocol=str(OWN)), asked.assign(protocol=asked["samples"].map(said))]
+    )
+    order = {title: place for place, title in enumerate(own["samples"].unique())}
+    return both.sort_values("samples", key=lambda c: c.map(order), kind="stable", ignore_index=True)
+
+
+def _table2(
+    experiment: Experiment, records: Path, protocols: Mapping[str, Protocol], rules: Iterable[str]
+) -> pd.DataFrame:
     detection = experiment.settings.detection
-    sizes = {slug: len(s.counted()) for slug, s in experiment.all_samples().items()}
+    sizes = {
+        slug: int(experiment.samples(slug).kept(protocol.right_only).sum())
+        for slug, protocol in protocols.items()
+    }
     return tables.table2(
-        read_records(detections_csv(experiment)),
-        experiment.titles,
+        read_records(records),
+        {slug: title for slug, title in experiment.titles.items() if slug in protocols},
         DATASET_TITLES[experiment.settings.dataset],
         sizes,
-        detection.rules,
+        rules,
         kappa1_of(experiment),
         detection.mu,
     )
@@ -60,6 +83,8 @@ def report(experiment: Experiment) -> list[Path]:
         "kappa": file_digest(kappa_csv(experiment)),
         "detections": file_digest(detections_csv(experiment)),
     }
+    if settings.detection.protocols():
+        sources["as_published"] = file_digest(as_published_csv(experiment))
     ingredients = experiment.ingredients(
         "report",
         {

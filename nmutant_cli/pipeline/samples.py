@@ -48,9 +48,14 @@ class SampleSet:
     def __len__(self) -> int:
         return len(self.index)
 
-    def counted(self) -> SampleSet:
-        """Only the samples that count."""
-        return SampleSet(*(getattr(self, f.name)[self.counts] for f in fields(self)))
+    def kept(self, right_only: bool = False) -> Bools:
+        """Which samples count; ``right_only``: and have the true label."""
+        return self.counts & (self.label == self.true) if right_only else self.counts
+
+    def counted(self, right_only: bool = False) -> SampleSet:
+        """Only the samples that are `kept`."""
+        kept = self.kept(right_only)
+        return SampleSet(*(getattr(self, f.name)[kept] for f in fields(self)))
 
     def rounded(self, eight_bit: bool) -> tuple[Images, Labels]:
         """The images, in 8 bits where that is wanted, and what the network says of them."""

@@ -121,5 +121,6 @@ def _table2(experiment: Experiment, name: str) -> pd.DataFrame:
         * np.mean(inference.predict_labels(model, from_8_bits(those.image8)) != those.label)
         for slug, those in samples.items()
     }
-    compared = compare_table2(table).drop(columns="reason")
-    return compared.assign(labels_from=asked, label_differs_percent=table["samples"].map(otherwise))
+    return compare_table2(table).assign(
+        labels_from=asked, label_differs_percent=table["samples"].map(otherwise)
+    )

@@ -52,6 +52,18 @@ REFUSED = [
     ("model.network=substitude", "model.network: 'substitude'", "did you mean 'substitute'"),
     ("attack.sets.fgsm.model=bsae", "attack.sets.fgsm.model: unknown network", "mean 'base'"),
     ("detection.model=other", "detection.model: unknown network 'other'", "known are base"),
+    (
+        "detection.as_published.fgms={true_label: true}",
+        "detection.as_published.fgms: no",
+        "mean 'fgsm'",
+    ),
+    ("detection.as_published.fgsm={model: x}", "detection.as_published.fgsm.model:", "'x'"),
+    ("detection.as_published.fgsm={}", "detection.as_published.fgsm: asks", "leave it out"),
+    (
+        "detection.as_published.fgsm={right_only: true}",
+        "detection.as_published.fgsm.right_only:",
+        "'normal'",
+    ),
     ("mutation.kinds=[ligth]", "mutation.kinds.0: 'ligth'", "did you mean 'light'"),
     ("detection.rules=[walt]", "detection.rules.0: 'walt'", "did you mean 'wald'"),
     # out of range
@@ -231,9 +243,12 @@ def test_seed_and_overrides_are_applied():
 
 
 def test_a_set_or_variant_that_is_null_is_left_out():
-    _, found = loading.load("mnist", ["attack.sets.bb=null", "variants.longer=null"])
+    _, found = loading.load(
+        "mnist", ["attack.sets.bb=null", "detection.as_published.cw=null", "variants.longer=null"]
+    )
     assert set(found.attack.sets) == {"fgsm", "cw", "jsma"}
     assert set(found.variants) == {"smoothed"}
+    assert set(found.detection.as_published) == {"jsma"}
     assert "longer" in message("mnist", "variants.longer=null")  # bb still asks for it
 
 

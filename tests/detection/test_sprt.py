@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmutant_cli.config.settings import Detection
+from nmutant_cli.config.detection import Detection
 from nmutant_cli.detection.sprt import RULES, SequentialTest, TestBatch, run
 from nmutant_cli.types import Verdict
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmutant_cli.config.settings import Detection
+from nmutant_cli.config.detection import Detection
 from nmutant_cli.detection.exact import Mixture, achieved, curves, ends, quantile, stopping
 from nmutant_cli.detection.sprt import RULES, SequentialTest, TestBatch, run
 from nmutant_cli.studies.from_kappa import beta

@@ -103,25 +103,42 @@ class Run:
             m = s.sensitivity.mutations
             labels = self.mutants(images, network_of(s, name), step, streams, m)
             for i, row in enumerate(self.rows(name).tolist()):
-                changes = sum(label != compared[i] for label in labels[i].tolist())
+                against = samples["true"] if s.sensitivity.true_label else compared
+                changes = sum(label != against[i] for label in labels[i].tolist())
                 where = (name, row, int(samples["index"][i]), int(samples["true"][i]))
-                counts = (int(compared[i]), step, m, changes, changes / m)
-                table.append((*where, *counts, majority(labels[i].tolist(), int(compared[i]))))
+                own = samples["label"] if s.sensitivity.true_label else compared
+                counts = (int(own[i]), step, m, changes, changes / m)
+                table.append((*where, *counts, majority(labels[i].tolist(), int(against[i]))))
         return table
 
-    def detection_rows(self, name: str, kappa1: float) -> list[tuple]:
-        """The rows of detections.csv for one sample set."""
-        d, samples = self.settings.detection, self.samples(name)
+    def detection_rows(self, name: str, kappa1: float, published: bool = False) -> list[tuple]:
+        """The rows of detections.csv for one sample set, or of detections-as-published.csv."""
+        d, samples, rows = self.settings.detection, self.samples(name), self.rows(name)
         images, compared = self.images(name)
-        network = network_of(self.settings, name)
+        network, streams, rules = (
+            network_of(self.settings, name),
+            self.fresh("detect", name),
+            d.rules,
+        )
         if d.model is not None:
             network, compared = d.model, samples["label"]
-        streams = self.fresh("detect", name)
+        if published:
+            protocol, rules = d.as_published[name], ["published"]
+            if protocol.model is not None:
+                network, compared = protocol.model, samples["label"]
+            if protocol.true_label:
+                compared = samples["true"]
+            kept = np.arange(len(images))
+            if protocol.right_only:
+                kept = np.flatnonzero(samples["label"] == samples["true"])
+            images, compared, rows = images[kept], compared[kept], rows[kept]
+            streams = [streams[i] for i in kept]
+            samples = {key: array[kept] for key, array in samples.items()}
         labels = self.mutants(images, network, d.step_size, streams, d.cap)
         table = []
-        for i, row in enumerate(self.rows(name).tolist()):
+        for i, row in enumerate(rows.tolist()):
             changed = [label != compared[i] for label in labels[i].tolist()]
-            for rule in d.rules:
+            for rule in rules:
                 for mu in d.mu:
                     sigma = (mu - 1) * kappa1 if d.sigma is None else d.sigma
                     p0, p1 = mu * kappa1 - sigma, mu * kappa1 + sigma

@@ -67,6 +67,16 @@ def test_a_plain_loop_gives_detections_csv(runs, how, name):
     same(rows, runs[how].detection_rows(name, kappa1_of(runs[how])))
 
 
+@pytest.mark.parametrize("name", ["normal", "fgsm", "cw", "wl"])
+def test_a_plain_loop_gives_detections_as_published_csv(runs, name):
+    run = runs.reported()
+    rows = [r for r in records(run, "detections-as-published.csv") if r["samples"] == name]
+    expected = run.detection_rows(name, kappa1_of(run), published=True)
+    same(rows, expected)
+    own = run.detection_rows(name, kappa1_of(run))
+    assert expected != [row for row in own if row[3] == "published"]
+
+
 def test_the_sets_are_in_the_order_of_the_columns(runs):
     for how in CONFIGS:
         for file in ("kappa.csv", "detections.csv"):
@@ -221,20 +231,29 @@ def test_table_1_is_the_means_of_those_rows(runs):
 
 def test_table_2_is_the_counts_of_those_rows(runs):
     run = runs.reported()
-    kappa1, expected = kappa1_of(run), []
+    detection, kappa1, expected = run.settings.detection, kappa1_of(run), []
+    said = {
+        "normal": "right ones only",
+        "fgsm": "against the true label",
+        "cw": "labels of smoothed",
+        "wl": "labels of smoothed, against the true label",
+    }
     for name in (*list(TITLES)[1:], "normal"):
-        whole = run.detection_rows(name, kappa1)
-        for rule in run.settings.detection.rules:
-            for mu in run.settings.detection.mu:
-                rows = [row for row in whole if row[3] == rule and row[5] == mu]
-                verdicts = [row[8] for row in rows]
-                n, identified = len(rows), verdicts.count("adversarial")
-                adversary, right, share = n, "adversarial", identified / n
-                if name == "normal":
-                    adversary, right, share = 0, "normal", (n - identified) / n
-                decided = [row[9:] for row in rows if row[8] == right]
-                means = [mean(values) for values in zip(*decided, strict=True)] or ["", ""]
-                where = ("digits", TITLES[name], rule, f"{kappa1:.6g}", f"{mu:g}")
-                counts = (n, adversary, identified, 100 * share, *means)
-                expected.append((*where, *counts, verdicts.count("undecided")))
+        groups = [(rule, mu, False) for rule in detection.rules for mu in detection.mu]
+        if name in said:
+            groups += [("published", mu, True) for mu in detection.mu]
+        for rule, mu, published in groups:
+            whole = run.detection_rows(name, kappa1, published)
+            rows = [row for row in whole if row[3] == rule and row[5] == mu]
+            verdicts = [row[8] for row in rows]
+            n, identified = len(rows), verdicts.count("adversarial")
+            adversary, right, share = n, "adversarial", identified / n
+            if name == "normal":
+                adversary, right, share = 0, "normal", (n - identified) / n
+            decided = [row[9:] for row in rows if row[8] == right]
+            means = [mean(values) for values in zip(*decided, strict=True)] or ["", ""]
+            where = ("digits", TITLES[name], rule, f"{kappa1:.6g}", f"{mu:g}")
+            counts = (n, adversary, identified, 100 * share, *means)
+            protocol = said[name] if published else "own label"
+            expected.append((*where, *counts, verdicts.count("undecided"), protocol))
     same_table(records(run, "table2.csv"), expected)

@@ -40,6 +40,11 @@ detection:
   alpha: 0.05
   beta: 0.1
   cap: 50
+  as_published:
+    normal: {right_only: true}
+    fgsm: {true_label: true}
+    cw: {model: smoothed}
+    wl: {model: smoothed, true_label: true}
 runtime: {batch_size: 100}
 """
 
@@ -57,7 +62,8 @@ attack:
     strong: {method: fgsm, eps: 0.25, model: plain}
 samples: {normal: 15, normal_correct_only: true, wl: 10}
 mutation: {amplitude: 4, clip: true}
-sensitivity: {step_sizes: [5], mutations: 20, shared_mutations: false, confidence: 0.95}
+sensitivity:
+  {step_sizes: [5], mutations: 20, shared_mutations: false, confidence: 0.95, true_label: true}
 detection:
   rules: [wald]
   step_size: 5
