@@ -19,6 +19,9 @@ from nmutant_cli.errors import ConfigError, ModelError, first_line
 from nmutant_cli.networks import backend
 from nmutant_cli.pipeline.jobs import Answers, Here, Job
 
+THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+"""Where they are set here, workers have the same; else they share the cores."""
+
 
 class OnRay:
     """Ray actors, one job each at a time; those of a lost worker are done again by another.
@@ -109,7 +112,8 @@ class OnRay:
         passed = ("TF_DETERMINISTIC_OPS", "NVIDIA_TF32_OVERRIDE", "JAX_DEFAULT_MATMUL_PRECISION")
         env = {name: os.environ[name] for name in passed if name in os.environ}
         env |= {"KERAS_BACKEND": backend.name(), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        env |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), str(threads))
+        for name in THREADS:
+            env[name] = os.environ.get(name, str(threads))
         self._actor = ray.remote(_Worker).options(
             num_cpus=1, num_gpus=1 if gpus else 0, runtime_env={"env_vars": env}
         )

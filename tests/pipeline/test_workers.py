@@ -1,6 +1,7 @@
 """Several workers give what one process gives, whoever of them is lost on the way."""
 
 import importlib.util
+import os
 import sys
 
 import pytest
@@ -90,6 +91,31 @@ def test_without_ray_a_line_says_what_to_install(tmp_path, monkeypatch, option):
     text = nmutant("detect", "-q", *option, *options(tmp_path / "run")).error
     assert text == "--workers and --ray: Ray is not installed; pip install 'nmutant[ray]'"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_workers_have_the_threads_that_are_set_here(monkeypatch):
+    ray = pytest.importorskip("ray")
+    from nmutant_cli.pipeline.ray import THREADS, OnRay
+
+    class Asked(OnRay):
+        """Starts one worker that says what its environment is."""
+
+        def _start(self):
+            worker = self._actor.remote()
+            self.found = ray.get(worker.__ray_call__.remote(lambda _: dict(os.environ)))
+
+    def found(number):
+        workers = Asked(number)
+        workers._connect()
+        workers.close()
+        return {name: workers.found[name] for name in THREADS}
+
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
+    assert found(os.cpu_count()) == dict.fromkeys(THREADS, "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert found(os.cpu_count())["OMP_NUM_THREADS"] == "7"
 
 
 @pytest.mark.slow
