@@ -1,9 +1,9 @@
-# make install | demo | test | lint | bench | reproduce-tables | renew
+# make install | demo | test | test-extras | lint | bench | reproduce-tables | renew
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow breaks lint schema reproduce-tables bench bench-attacks renew lock clean
+.PHONY: install demo test test-slow test-extras breaks lint schema reproduce-tables bench bench-attacks renew lock clean
 .DEFAULT_GOAL := install
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -21,6 +21,14 @@ test: install  ## the fast tests
 
 test-slow: install  ## the slow tests too
 	$(BIN)/python -m pytest -m 'slow or not slow'
+
+EXTRAS := attacks/test_attack_oracles.py networks/test_backends.py pipeline/test_workers.py \
+  pipeline/test_kills.py
+
+test-extras: install  ## the attacks beside Foolbox and ART, JAX, PyTorch, two Ray workers, kills
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -e '.[jax,torch,ray,oracles]'
+	$(BIN)/python -m pytest -m 'slow or not slow' $(addprefix tests/,$(EXTRAS))
 
 breaks: install  ## deliberate breaks of the code, one at a time: do the fast tests notice?
 	$(BIN)/python scripts/breaks.py
