@@ -8,6 +8,7 @@ same tests must pass on the untouched copy, or a failure would say nothing.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import shlex
 import shutil
@@ -21,8 +22,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 PASSED, FAILED = 0, 1  # what pytest exits with
+LIBRARIES = ["tensorflow", "keras", "pandas", "scipy.stats", "sklearn.datasets"]
+FORKS = multiprocessing.get_context("forkserver")
+"""New processes start from one in which these are loaded: that takes most of a test's time."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,25 @@ def copy() -> Iterator[Path]:
 
 def run(root: Path, tests: str) -> tuple[int, str]:
     """pytest's exit code and the last line it printed."""
+    with tempfile.NamedTemporaryFile("w+") as said:
+        process = FORKS.Process(target=_pytest, args=(root, tests, said.name))
+        process.start()
+        process.join()
+        lines = said.read().strip().splitlines()
+    assert process.exitcode is not None
+    return process.exitcode, lines[-1] if lines else "no output"
+
+
+def _pytest(root: Path, tests: str, output: str) -> None:
+    """What runs in a process of its own, which has the libraries but nothing of nmutant yet."""
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND), stream.fileno())
     # No compiled file may outlive the text that it was compiled from.
-    env = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-xq", "-p", "no:cacheprovider", *shlex.split(tests)]
-    done = subprocess.run(command, cwd=root, env=env, check=False, capture_output=True, text=True)
-    return done.returncode, (done.stdout.strip().splitlines() or [done.stderr[-200:]])[-1]
+    os.environ |= {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(root))
+    os.chdir(root)
+    sys.exit(pytest.main(["-xq", "-p", "no:cacheprovider", *shlex.split(tests)]))
 
 
 def untouched(tests: str) -> str:
@@ -92,6 +112,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="breaks with this in their name")
     parser.add_argument("--jobs", type=int, default=1, help="so many at a time")
     options = parser.parse_args()
+    FORKS.set_forkserver_preload(LIBRARIES)
     chosen = [b for b in breaks() if not options.only or any(n in b.name for n in options.only)]
     for one in chosen:
         one.broken(ROOT)
