@@ -54,7 +54,8 @@ def spread(
     A run in which a set has no samples does not count for that set. Columns for each value:
     ``_mean``, ``_lowest`` and ``_highest`` over the ``networks``; ``_from`` and ``_to``, the
     prediction interval for one more network, mean -+ t * s * sqrt(1 + 1 / networks), empty below
-    three networks; ``published_``; and ``_inside``, whether that lies in the prediction interval.
+    three networks; ``published_``; ``_inside``, whether that lies in the prediction interval; and
+    ``_below``, its rank: how many of the networks lie below it.
     """
     every = pd.concat(runs, ignore_index=True).dropna(subset=values)
     theirs = published.set_index(key)
@@ -78,6 +79,7 @@ def spread(
                 f"{value}_to": mean + reach,
                 f"published_{value}": said,
                 f"{value}_inside": inside,
+                f"{value}_below": "" if np.isnan(said) else int((found < said).sum()),
             }
         rows.append(row)
     return pd.DataFrame(rows)

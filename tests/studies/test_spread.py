@@ -23,6 +23,7 @@ def test_mean_range_and_published_value_stand_side_by_side():
     # t(0.975, 2) = 4.3027, s = 1
     assert found["kappa_percent_to"] == pytest.approx(5 + 4.3027 * np.sqrt(4 / 3), rel=1e-4)
     assert (found["published_kappa_percent"], found["kappa_percent_inside"]) == (4.86, "yes")
+    assert found["kappa_percent_below"] == 1
 
 
 def test_a_value_far_away_is_said_to_lie_outside():
