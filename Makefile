@@ -22,8 +22,8 @@ test: install  ## the fast tests
 test-slow: install  ## the slow tests too
 	$(BIN)/python -m pytest -m 'slow or not slow'
 
-EXTRAS := attacks/test_attack_oracles.py networks/test_backends.py pipeline/test_workers.py \
-  pipeline/test_kills.py
+EXTRAS := attacks/test_attack_oracles.py detectors/test_detectors.py networks/test_backends.py \
+  pipeline/test_workers.py pipeline/test_kills.py
 
 test-extras: install  ## the attacks beside Foolbox and ART, JAX, PyTorch, two Ray workers, kills
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
@@ -61,7 +61,8 @@ renew: install  ## the verdicts and digests of results/, where a rule has change
 	$(BIN)/python scripts/renew.py
 
 lock: install  ## write constraints.txt from what is installed here
-	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check | grep -v ' @ ' > constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check | grep -v ' @ ' \
+	  | sed 's/+cpu$$//' > constraints.txt
 
 clean:
 	rm -rf $(VENV) runs build dist
