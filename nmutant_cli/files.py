@@ -75,8 +75,13 @@ def _disk_fault(error: BaseException) -> OSError | None:
     return None
 
 
-def fault_reason(error: OSError) -> str:
-    return error.strerror or " ".join(str(error).split())[:200] or type(error).__name__
+def fault_reason(error: Exception) -> str:
+    """What is wrong, in a few words and without the system's number for it."""
+    return (
+        getattr(error, "strerror", None)
+        or " ".join(str(error).split())[:200]
+        or type(error).__name__
+    )
 
 
 def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, AnyArray]:

@@ -131,6 +131,8 @@ def quiet_imports() -> Iterator[None]:
 
 def prepare(quiet: bool, verbose: bool = False) -> logging.Logger:
     """Before Keras is imported: what may be said on stderr, and that results are to repeat."""
+    if quiet and verbose:
+        raise ConfigError("-q and -v: give the one or the other")
     log = logging.getLogger("nmutant")
     log.handlers, log.propagate = [_AboveBars()], False
     log.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)

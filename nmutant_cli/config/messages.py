@@ -20,6 +20,8 @@ def _explain(
     errors = [
         e for e in error.errors() if e["type"] != "too_short" or not e["ctx"]["actual_length"]
     ]
+    # What is missing may only be misspelt: the unknown key says more.
+    errors.sort(key=lambda e: e["type"] == "missing")
     kind, cause = errors[0]["type"], errors[0].get("ctx", {}).get("error")
     if isinstance(cause, settings.VariantError):
         field, problem = _explain(cause.cause, document["variants"][cause.name], networks.Model)

@@ -82,7 +82,7 @@ def _function(name: str) -> Answer:
     except Exception as error:  # whatever the module does when it is imported
         raise ModelError(f"{name}: cannot be imported ({_reason(error)})") from error
     if not callable(function):
-        raise ModelError(f"{name}: is a {type(function).__name__}, not a function")
+        raise ModelError(f"{name}: is of type {type(function).__name__}, not a function")
 
     def answer(images: Images) -> Any:
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from nmutant_cli.errors import ArtifactError, first_line
-from nmutant_cli.files import file_digest, replacing
+from nmutant_cli.files import fault_reason, file_digest, replacing
 from nmutant_cli.paper import published
 
 COMPARE = {"table1": published.compare_table1, "table2": published.compare_table2}
@@ -33,6 +33,8 @@ def check(committed: Path, run: Path | None = None) -> list[str]:
 
     Raises ArtifactError if a committed file is missing or damaged, or if the run has no tables.
     """
+    if not committed.is_dir():
+        raise ArtifactError(f"{committed}: no folder of kept results; name one with --check FOLDER")
     _digests(committed / "manifest.json")
     complaints = changed(committed)
     for name in COMPARE:
@@ -59,7 +61,7 @@ def changed(folder: Path) -> list[str]:
         lines = sums.read_text(encoding="utf-8").splitlines()
         listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{sums}: cannot be read ({error})") from error
+        raise ArtifactError(f"{sums}: cannot be read ({fault_reason(error)})") from error
     complaints = [
         f"{folder / name}: missing" for name in sorted(listed) if name not in _files(folder)
     ]
@@ -106,7 +108,7 @@ def _digest_of_values(path: Path) -> str:
         with path.open(encoding="utf-8", newline="") as file:
             heading, *rows = csv.reader(file)
     except (OSError, ValueError, csv.Error) as error:
-        raise ArtifactError(f"{path}: cannot be read ({error})") from error
+        raise ArtifactError(f"{path}: cannot be read ({fault_reason(error)})") from error
     kept = [i for i, c in enumerate(heading) if not c.startswith("published_") and c not in ADDED]
     text = io.StringIO()
     lines = ([row[i] if i < len(row) else "" for i in kept] for row in (heading, *rows))
@@ -136,13 +138,13 @@ def _digests(manifest: Path) -> dict[str, str]:
         artefacts = json.loads(manifest.read_text(encoding="utf-8"))["artefacts"]
         return {name: entry["sha256"] for name, entry in artefacts.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{manifest}: cannot be read ({error})") from error
+        raise ArtifactError(f"{manifest}: cannot be read ({fault_reason(error)})") from error
 
 
 def _read(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: cannot be read ({first_line(error)})") from error
+        raise ArtifactError(f"{path}: cannot be read ({fault_reason(error)})") from error
     table["verdict"] = table.get("verdict", pd.Series(dtype=str)).fillna("")
     return table

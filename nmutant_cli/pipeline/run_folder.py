@@ -56,6 +56,7 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         self._lock = FileLock(self.path / ".lock")
+        self._new = [path for path in (self.path, *self.path.parents) if not path.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
@@ -76,6 +77,11 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            if [path.name for path in self.path.iterdir()] == [".lock"]:  # nothing came of it
+                (self.path / ".lock").unlink()
+                for path in self._new:
+                    path.rmdir()
         self._lock.release()
 
     def __getitem__(self, name: str) -> dict[str, Any]:

@@ -99,6 +99,21 @@ def test_a_data_error_is_one_line(tmp_path, monkeypatch):
     assert outcome.error.startswith(f"{tmp_path / 'mnist.npz'}: no such file; put it there")
 
 
+@pytest.mark.parametrize("made_before", [False, True])
+def test_a_run_without_data_leaves_nothing_behind(made_before, tmp_path, monkeypatch):
+    monkeypatch.setenv("NMUTANT_DATA_DIR", str(tmp_path / "data"))
+    run = tmp_path / "runs" / "mnist"
+    if made_before:
+        run.mkdir(parents=True)
+    assert "mnist.npz" in nmutant("run", "--config", "mnist", "--run-dir", run).error
+    assert list(tmp_path.rglob("*")) == ([run.parent, run] if made_before else [])
+
+
+def test_quiet_and_verbose_do_not_go_together(tmp_path):
+    for command in (["train"], ["study", "networks", str(tmp_path)]):
+        assert "-q and -v" in nmutant(*command, "-q", "-v").error
+
+
 def test_the_run_folder_is_called_after_the_config(finished, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits").symlink_to(finished)

@@ -15,6 +15,7 @@ from nmutant_cli.config.fields import DatasetName
 from nmutant_cli.config.networks import Model
 from nmutant_cli.config.settings import Settings
 from nmutant_cli.errors import ConfigError
+from nmutant_cli.own_model.calibration import Calibration
 
 SHIPPED = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
 SMALL = {"dataset": "digits", "model": {"network": "mnist"}}
@@ -140,6 +141,15 @@ def test_the_same_in_a_file_names_the_file(written):
 def test_the_file_is_named_where_the_overrides_are_innocent(written):
     path = written(SMALL | {"detection": {"alpha": 0}})
     assert message(path, "detection.beta=0.1", "seed=3").startswith(f"{path}: detection.alpha: 0")
+
+
+def test_a_misspelt_key_is_named_and_not_the_one_it_leaves_out(written, tmp_path):
+    path = written({"datset": "digits", "model": {"network": "mnist"}})
+    assert message(path).startswith(f"{path}: datset: unknown key")
+    assert message(path).endswith("did you mean 'dataset'? (and 1 more)")
+    (tmp_path / "mine.yaml").write_text("step_size: 1\np0: 0.01\np1: 0.05\ncpa: 75\n")
+    with pytest.raises(ConfigError, match="cpa: unknown key.*did you mean 'cap'"):
+        Calibration.load(tmp_path / "mine.yaml")
 
 
 def test_several_errors_are_counted(written):

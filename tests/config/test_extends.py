@@ -69,7 +69,7 @@ def test_a_file_beside_the_config_comes_before_a_name(files, tmp_path, monkeypat
     monkeypatch.chdir(elsewhere)
     assert load(str(path))[1].seed == 77
     # The config that comes along, though the file has its name.
-    assert load(str(files(digits={"extends": "digits", "seed": 5})))[1].model.epochs == 3
+    assert load(str(files(digits={"extends": "digits", "seed": 5})))[1].model.epochs == 4
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_a_function_beside_the_user(tmp_path, monkeypatch):
     assert (model.shape, model.network.sha256) == (None, None)
     with pytest.raises(ModelError, match=r"failed on images .* \(RuntimeError: no luck\)"):
         open_model("my_own_net:broken").predict(own.IMAGES)
-    with pytest.raises(ModelError, match="my_own_net:number: is a int, not a function"):
+    with pytest.raises(ModelError, match="my_own_net:number: is of type int, not a function"):
         open_model("my_own_net:number")
     with pytest.raises(ModelError, match="my_own_net:absent: cannot be imported"):
         open_model("my_own_net:absent")
