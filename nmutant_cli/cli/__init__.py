@@ -23,6 +23,7 @@ COMMANDS = {
     "plan": "plan:plan",
     "estimate": "plan:estimate",
     "calibrate": "own:calibrate",
+    "configs": "plan:configs",
     "schema": "plan:schema",
 }
 """Where each command is, as module:attribute, in the order of ``nmutant --help``."""

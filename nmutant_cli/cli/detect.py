@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from nmutant_cli.cli.options import OPTIONS, experiment_command, prepare, show
+from nmutant_cli.cli.options import OPTIONS, examples, experiment_command, prepare, show
 from nmutant_cli.cli.own import IMAGES_HELP, MODEL_HELP, open_model, usable
 from nmutant_cli.errors import ConfigError
 
@@ -32,7 +32,8 @@ COLUMNS = (
 )  # fmt: skip
 VERDICTS = ("adversarial", "normal", "undecided")
 OWN = ("model", "images", "calibration")
-NOT_OWN = ("config", "overrides", "run_dir", "force", "workers", "ray")
+EXPERIMENT = ("config", "overrides", "run_dir")
+NOT_OWN = (*EXPERIMENT, "force", "workers", "ray")
 
 
 @experiment_command
@@ -60,7 +61,13 @@ def own_images(
     return counts
 
 
-@click.command("detect")
+@click.command(
+    "detect",
+    epilog=examples(
+        "nmutant detect --model mine.keras --images new/ --calibration mine.yaml",
+        "nmutant detect --config digits",
+    ),
+)
 @click.option("--model", metavar="MODEL", help=MODEL_HELP)
 @click.option("--images", metavar="PATH", help=IMAGES_HELP)
 @click.option(
@@ -99,11 +106,12 @@ def detect(
 ) -> None:
     """Say which images are adversarial: of your own model, or of an experiment.
 
-    With --model, --images and --calibration: a verdict for each image. --seed then chooses the
-    mutations.
+    Your own images: --model, --images and --calibration give a verdict for each image; --seed
+    chooses the mutations.
 
-    Without them: the sequential tests on every sample of an experiment (Table 2). Trains,
-    attacks and measures the normal kappa first (for a measured kappa1), where that is not done.
+    An experiment: --config NAME (or --set, --run-dir) runs the sequential tests on every sample
+    (Table 2). Trains, attacks and measures the normal kappa first (for a measured kappa1), where
+    that is not done.
     """
     given = {
         name
@@ -111,6 +119,11 @@ def detect(
         if ctx.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
     }
     if not given & {*OWN, "any_model", "form", "fail_on_adversarial"}:
+        if not given & {*EXPERIMENT}:
+            raise ConfigError(
+                "say what is to be judged: your own images (--model, --images, --calibration) or "
+                "the samples of an experiment (--config NAME)"
+            )
         samples_of_experiment(**common)
         return
     _only_own(ctx.command, given)

@@ -13,13 +13,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from nmutant_cli.config.loading import load
+from nmutant_cli.config.loading import config_folder, load
 from nmutant_cli.errors import ConfigError
 
 if TYPE_CHECKING:
     from nmutant_cli.config.settings import Settings
     from nmutant_cli.pipeline.experiment import Experiment
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: commands to copy."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def complete_config(ctx: click.Context, param: click.Parameter, start: str) -> list[CompletionItem]:
+    """For the shell: the names of configs that come along, and files."""
+    names = sorted(path.stem for path in config_folder().glob("*.yaml"))
+    known = [CompletionItem(name) for name in names if name.startswith(start)]
+    return [CompletionItem(start, type="file"), *known]
+
 
 OPTIONS = [
     click.option(
@@ -28,7 +42,8 @@ OPTIONS = [
         default="digits",
         show_default=True,
         metavar="NAME_OR_PATH",
-        help="A YAML file, or the name of a config that comes along (digits, mnist, cifar10).",
+        shell_complete=complete_config,
+        help="A YAML file, or the name of a config that comes along; see `nmutant configs`.",
     ),
     click.option(
         "--set",
@@ -56,13 +71,14 @@ OPTIONS = [
 
 
 def experiment_command(
-    function: Callable[[Experiment], None],
+    function: Callable[..., None],
     instead: Callable[[Path, Path, Any], None] | None = None,
 ) -> Callable[..., None]:
     """Give a command the common options; it is called with the opened `Experiment`.
 
-    A command with an option ``check`` has ``instead``, called with the config's path, the run
-    folder and the option's value where it is given; nothing is then opened or made.
+    What options of its own it has, it is given by name. A command with an option ``check`` has
+    ``instead``, called with the config's path, the run folder and the option's value where it is
+    given; nothing is then opened or made.
     """
 
     @functools.wraps(function)
@@ -77,6 +93,7 @@ def experiment_command(
         quiet: bool,
         verbose: bool,
         check: Any = None,
+        **own: Any,
     ) -> None:
         path, settings = load(config, overrides, seed)
         folder = run_dir or Path("runs") / path.stem
@@ -92,7 +109,7 @@ def experiment_command(
             workers=workers,
             ray=ray,
         ) as experiment:
-            function(experiment)
+            function(experiment, **own)
 
     wrapped: Callable[..., None] = command
     for option in reversed(OPTIONS):

@@ -1,4 +1,4 @@
-"""What can be said before a run: ``nmutant plan``, ``nmutant estimate``, ``nmutant schema``."""
+"""What can be said before a run: ``nmutant plan``, ``estimate``, ``configs``, ``schema``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nmutant_cli.cli.options import OPTIONS, prepare, quiet_imports
-from nmutant_cli.config.loading import json_schema, load
+from nmutant_cli.cli.options import OPTIONS, examples, prepare, quiet_imports
+from nmutant_cli.config.loading import config_folder, json_schema, load
 from nmutant_cli.errors import ArtifactError, ConfigError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _table(tests: dict[str, dict[float, SequentialTest]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@click.command("estimate")
+@click.command("estimate", epilog=examples("nmutant estimate --config mnist"))
 @config_option
 @set_option
 def estimate(config: str, overrides: tuple[str, ...]) -> None:
@@ -141,6 +141,16 @@ def estimate(config: str, overrides: tuple[str, ...]) -> None:
     table = stage.estimate(settings, load_dataset(settings.dataset))
     click.echo(to_text(table.round({"per_second": 0, "minutes": 1})))
     click.echo(f"\n{path.stem}: at most {table['minutes'].iloc[-1]:.0f} minutes here")
+
+
+@click.command("configs")
+def configs() -> None:
+    """List the configs that come along: names for --config, and what each is."""
+    known = sorted(config_folder().glob("*.yaml"), key=lambda path: path.stem)
+    width = max(len(path.stem) for path in known)
+    for path in known:
+        line = path.read_text(encoding="utf-8").splitlines()[0]
+        click.echo(f"{path.stem.ljust(width)}  {line.removeprefix('# ')}")
 
 
 @click.command("schema")

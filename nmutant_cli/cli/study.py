@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from nmutant_cli.cli.options import opened, prepare, quiet_imports, show
+from nmutant_cli.cli.options import complete_config, examples, opened, prepare, quiet_imports, show
 from nmutant_cli.errors import ArtifactError, ConfigError, did_you_mean
 from nmutant_cli.studies.study import STUDIES, Inputs, Option, Study, keep
 
@@ -35,7 +35,14 @@ class Studies(click.Group):
         )
 
 
-@click.group("study", cls=Studies)
+@click.group(
+    "study",
+    cls=Studies,
+    epilog=examples(
+        "nmutant study from-kappa runs/mnist",
+        "nmutant study splits runs/digits --clean 300 --out results",
+    ),
+)
 def command() -> None:
     """Ask a question of finished runs: nmutant study NAME RUN...
 
@@ -59,7 +66,7 @@ def _params(study: Study) -> list[click.Parameter]:
         if own:
             params.append(
                 click.Option(["--config"], default=own, show_default=True, metavar="NAME_OR_PATH",
-                             help="That of the runs.")
+                             shell_complete=complete_config, help="That of the runs.")
             )  # fmt: skip
     out = click.Path(file_okay=False, path_type=Path)
     return [*params, click.Option(["--out"], type=out, help="Where to write."), *QUIET]

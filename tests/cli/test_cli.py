@@ -2,10 +2,16 @@
 
 import io
 import logging
+import shlex
 import sys
 
 import pytest
+from click import Context, Group
+from click.shell_completion import ShellComplete
 from conftest import ROOT, nmutant, options, python
+
+from nmutant_cli.cli import main
+from nmutant_cli.config.loading import load
 
 IMPORTED = """
 import sys
@@ -50,12 +56,58 @@ def test_an_unwritable_run_folder_imports_nothing_heavy(tmp_path):
 
 def test_help_lists_every_command_and_says_what_is_made_first():
     text = nmutant("--help").stdout
-    for name in ("train", "attack", "measure-kappa", "detect", "report", "run", "schema"):
+    for name in (
+        "train",
+        "attack",
+        "measure-kappa",
+        "detect",
+        "report",
+        "run",
+        "configs",
+        "schema",
+    ):
         assert f"\n  {name} " in text
         assert nmutant(name, "--help").code == 0
     assert "makes the earlier stages" in text
     for option in ("--config", "--set", "--run-dir", "--seed", "--force", "-q", "-v"):
         assert option in nmutant("detect", "-h").stdout
+
+
+EXPERIMENT = ["train", "attack", "measure-kappa", "detect", "report", "compare", "evade", "run"]
+
+
+@pytest.mark.parametrize("name", [*EXPERIMENT, "study", "estimate"])
+def test_every_example_of_a_help_is_a_command_with_a_config_that_is_there(name):
+    """Parsed, not run: most would train for long."""
+    text = nmutant(name, "--help").stdout.partition("Examples:")[2]
+    examples = [shlex.split(line) for line in text.splitlines() if "nmutant" in line]
+    assert examples
+    for _, *arguments in examples:
+        assert arguments[0] == name
+        command, rest = main.get_command(Context(main), name), arguments[1:]
+        while isinstance(command, Group):
+            command, rest = command.get_command(Context(command), rest[0]), rest[1:]
+        given = command.make_context(name, rest).params
+        load(given.get("config") or "digits", given.get("overrides") or ())
+
+
+def test_configs_are_listed_with_a_line_each():
+    lines = nmutant("configs").stdout.splitlines()
+    names = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
+    assert [line.split()[0] for line in lines] == names
+    for line in lines:
+        said = line.split(maxsplit=1)[1]
+        assert said[-1] in ".?", f"not a whole sentence: {line}"
+        assert len(line) <= 120
+
+
+def test_the_shell_completes_configs_and_files():
+    complete = ShellComplete(main, {}, "nmutant", "_NMUTANT_COMPLETE")
+    for command in (["run"], ["study", "splits"]):
+        found = complete.get_completions([*command, "--config"], "mnist-b")
+        assert [(item.type, item.value) for item in found] == [
+            ("file", "mnist-b"), ("plain", "mnist-best"),
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -141,7 +193,7 @@ def test_results_go_to_stdout_and_nothing_else(finished):
     ):
         outcome = nmutant(name, *options(finished))
         assert (outcome.code, outcome.stderr) == (0, "")
-        assert outcome.stdout.splitlines()[-1] == str(finished / last)
+        assert outcome.stdout.splitlines()[-1].removeprefix("open ") == str(finished / last)
 
 
 def test_verbose_says_what_is_made_and_quiet_says_nothing(folder):
@@ -159,7 +211,6 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize("quiet", [False, True])
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_bar_only_on_a_terminal(monkeypatch, tmp_path, quiet, terminal):
-    from nmutant_cli.config.loading import load
     from nmutant_cli.pipeline.experiment import Experiment
     from nmutant_cli.pipeline.run_folder import RunFolder
 

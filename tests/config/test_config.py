@@ -148,7 +148,7 @@ def test_a_misspelt_key_is_named_and_not_the_one_it_leaves_out(written, tmp_path
     assert message(path).startswith(f"{path}: datset: unknown key")
     assert message(path).endswith("did you mean 'dataset'? (and 1 more)")
     (tmp_path / "mine.yaml").write_text("step_size: 1\np0: 0.01\np1: 0.05\ncpa: 75\n")
-    with pytest.raises(ConfigError, match="cpa: unknown key.*did you mean 'cap'"):
+    with pytest.raises(ConfigError, match=r"cpa: unknown key.*did you mean 'cap'"):
         Calibration.load(tmp_path / "mine.yaml")
 
 

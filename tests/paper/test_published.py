@@ -408,9 +408,8 @@ def test_report_check_makes_nothing_and_exits_with_1_if_a_row_is_worse(tmp_path)
     assert sorted(run.rglob("*")) == before
     missing = CliRunner().invoke(main, [*arguments[:-1], str(tmp_path / "nowhere")])
     assert missing.exit_code == 2
-    assert (
-        missing.stderr
-        == f"Error: {tmp_path / 'nowhere'}: no folder of kept results; name one with --check FOLDER\n"
+    assert missing.stderr == (
+        f"Error: {tmp_path / 'nowhere'}: no folder of kept results; name one with --check FOLDER\n"
     )
     (folder / "SHA256SUMS").unlink()
     unreadable = CliRunner().invoke(main, arguments)
