@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from nmutant_cli.cli.options import experiment_command, show
+from nmutant_cli.cli.options import examples, experiment_command, show
 
 if TYPE_CHECKING:
     from nmutant_cli.pipeline.experiment import Experiment
 
 
-@click.command("train")
+@click.command(
+    "train",
+    epilog=examples(
+        "nmutant train --config mnist",
+        "nmutant train --config digits --set model.epochs=10 --run-dir runs/longer",
+    ),
+)
 @experiment_command
 def train(experiment: Experiment) -> None:
     """Train the networks."""
@@ -34,7 +41,13 @@ def train(experiment: Experiment) -> None:
     show(to_text(frame), *paths)
 
 
-@click.command("attack")
+@click.command(
+    "attack",
+    epilog=examples(
+        "nmutant attack --config digits",
+        "nmutant attack --config digits --set attack.sets.fgsm.eps=0.3 --run-dir runs/stronger",
+    ),
+)
 @experiment_command
 def attack(experiment: Experiment) -> None:
     """Craft the adversarial samples, and choose the normal and the wrongly labelled (WL) ones.
@@ -59,7 +72,13 @@ def attack(experiment: Experiment) -> None:
     show(to_text(frame), *(experiment.samples_path(slug) for slug in experiment.titles))
 
 
-@click.command("measure-kappa")
+@click.command(
+    "measure-kappa",
+    epilog=examples(
+        "nmutant measure-kappa --config digits",
+        "nmutant measure-kappa --config mnist --workers 4",
+    ),
+)
 @experiment_command
 def measure_kappa(experiment: Experiment) -> None:
     """Measure the sensitivity kappa of every sample (Table 1).
@@ -74,22 +93,43 @@ def measure_kappa(experiment: Experiment) -> None:
     show(to_text(table1(experiment)), path)
 
 
-@click.command("compare")
+@click.command(
+    "compare",
+    epilog=examples(
+        "nmutant compare --config digits",
+        "nmutant compare --config digits --set 'compare.detectors=[kappa, softmax]' --json",
+    ),
+)
+@click.option("--json", "as_json", is_flag=True, help="Print both tables and the paths as JSON.")
 @experiment_command
-def compare(experiment: Experiment) -> None:
+def compare(experiment: Experiment, as_json: bool) -> None:
     """Put detectors side by side on the sample sets: comparison.csv, costs.csv, a figure.
 
-    Trains and attacks first where that is not done.
+    Trains and attacks first where that is not done. The next `nmutant report` shows the figure on
+    its page.
     """
     from nmutant_cli.pipeline import compare as stage
     from nmutant_cli.report.tables import to_text
 
     paths = stage.compare(experiment)
     table, costs = (stage.read_table(path) for path in paths[:2])
+    if as_json:
+        rows = {
+            name: json.loads(frame.to_json(orient="records"))
+            for name, frame in (("comparison", table), ("costs", costs))
+        }
+        click.echo(json.dumps(rows | {"files": [str(path) for path in paths]}, indent=1))
+        return
     show(f"{to_text(stage.short(table))}\n\n{to_text(costs)}", *paths)
 
 
-@click.command("evade")
+@click.command(
+    "evade",
+    epilog=examples(
+        "nmutant evade --config digits",
+        "nmutant evade --config mnist-adaptive --run-dir runs/adaptive",
+    ),
+)
 @experiment_command
 def evade(experiment: Experiment) -> None:
     """How often attacks fool the network and pass a detector: evasion.csv, a figure.
@@ -118,21 +158,24 @@ def _check_only(config: Path, run: Path, committed: str) -> None:
 
 
 def _write(experiment: Experiment) -> None:
-    """Write tables, figures and page, and print the tables."""
+    """Write tables, figures and page, and say what was found."""
     from nmutant_cli.pipeline import report as stage
-    from nmutant_cli.report.tables import to_text
 
-    paths = stage.report(experiment)
-    first, second = stage.table1(experiment), stage.table2(experiment)
-    show(f"{to_text(first)}\n\n{to_text(second)}", *paths)
+    paths, found = stage.report(experiment)
+    click.echo("\n".join(found))
+    click.echo(f"\nopen {paths[-1]}")
 
 
 report = click.command(
     "report",
-    help="""Write the tables, the figures and report.html.
+    help="""Write the tables, the figures and report.html, and say what was found.
 
     Makes every earlier stage first where it is not done.
     """,
+    epilog=examples(
+        "nmutant report --config digits",
+        "nmutant report --config mnist --check results/mnist",
+    ),
 )(
     click.option(
         "--check",
@@ -149,6 +192,11 @@ run = click.command(
     "run",
     help="""All stages in order: train, attack, measure-kappa, detect, report.
 
+    Ends with what was found, in three sentences; the tables are in the run folder and on the page.
     Goes on where a stopped run left off.
     """,
+    epilog=examples(
+        "nmutant run --config digits",
+        "nmutant run --config mnist --seed 7 --run-dir runs/mnist-seed7",
+    ),
 )(experiment_command(_write))

@@ -63,7 +63,7 @@ def evade(experiment: Experiment) -> list[Path]:
         drawn = evasion_figure(read_records(written[0]), DATASET_TITLES[settings.dataset])
         drawn.savefig(path, format="png")
 
-    source = {"figure": 1, "source": file_digest(written[0]), "dataset": settings.dataset}
+    source = {"figure": 2, "source": file_digest(written[0]), "dataset": settings.dataset}
     return [*written, experiment.run.make("figures/evasion.png", source, figure)]
 
 

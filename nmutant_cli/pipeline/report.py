@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from nmutant_cli.pipeline.experiment import Experiment
 from nmutant_cli.pipeline.kappa import kappa_csv
 from nmutant_cli.pipeline.pictures import neighbourhoods, panel_rows
 from nmutant_cli.report import page, tables
+from nmutant_cli.report.conclusion import conclusion
 from nmutant_cli.report.figures.images import image_panel
 from nmutant_cli.report.figures.neighbourhood import neighbourhood_figure
 from nmutant_cli.report.figures.roc import roc_figure
@@ -32,6 +34,11 @@ Tables = dict[str, tuple[str, pd.DataFrame]]
 """File without its ending: title on the page, and the table."""
 Figures = dict[str, tuple[str, Callable[[], Figure]]]
 """Name: caption on the page, and what draws it."""
+OF_OTHER_STAGES = {
+    "comparison": "Detectors on the same samples: how well each tells a set from normal images",
+    "evasion": "How many images an attack makes that fool the network and pass the detector",
+}
+"""Captions of the figures that ``compare`` and ``evade`` draw."""
 
 
 def table1(experiment: Experiment) -> pd.DataFrame:
@@ -76,8 +83,11 @@ def _table2(
     )
 
 
-def report(experiment: Experiment) -> list[Path]:
-    """Write table1.csv, table2.csv, the figures and report.html; their paths, in that order."""
+def report(experiment: Experiment) -> tuple[list[Path], list[str]]:
+    """Write table1.csv, table2.csv, the figures and report.html.
+
+    Returns their paths, in that order, and what was found, in sentences.
+    """
     settings = experiment.settings
     sources = {
         "kappa": file_digest(kappa_csv(experiment)),
@@ -95,17 +105,27 @@ def report(experiment: Experiment) -> list[Path]:
         },
     )
     own = _own_tables(experiment)
-    beside = _beside_published(experiment, own["table1"][1], own["table2"][1])
+    first, second, roc = (own[name][1] for name in ("table1", "table2", "roc"))
+    found = conclusion(first, second, roc, _shown_step(experiment))
+    beside = _beside_published(experiment, first, second)
     figures = _figures(experiment)
-    artefacts: list[tuple[str, Callable[[], bytes]]] = [
+    contents: list[tuple[str, Callable[[], bytes]]] = [
         *((f"{name}.csv", partial(_csv, table)) for name, (_, table) in (own | beside).items()),
         *((f"figures/{name}.png", partial(_png, draw)) for name, (_, draw) in figures.items()),
-        ("report.html", partial(_page, experiment, own, beside, figures)),
     ]
-    return [
+    paths = [
         experiment.run.make(name, ingredients, partial(_write, content))
-        for name, content in artefacts
+        for name, content in contents
     ]
+    more = _of_other_stages(experiment)
+    captions = {name: caption for name, (caption, _) in figures.items()} | more
+    folder = experiment.run.path / "figures"
+    pictures = [(caption, folder / f"{name}.png") for name, caption in captions.items()]
+    content = partial(_page, experiment, found, own | beside, pictures)
+    if more:
+        ingredients["more"] = {name: file_digest(folder / f"{name}.png") for name in more}
+    page_path = experiment.run.make("report.html", ingredients, partial(_write, content))
+    return [*paths, page_path], found
 
 
 def _own_tables(experiment: Experiment) -> Tables:
@@ -152,7 +172,7 @@ def _beside_published(experiment: Experiment, first: pd.DataFrame, second: pd.Da
 def _figures(experiment: Experiment) -> Figures:
     settings, titles = experiment.settings, experiment.titles
     dataset, steps = DATASET_TITLES[settings.dataset], settings.sensitivity.step_sizes
-    step = settings.detection.step_size if settings.detection.step_size in steps else min(steps)
+    step = _shown_step(experiment)
     kappas = read_records(kappa_csv(experiment))
     return {
         "ratio": (
@@ -179,6 +199,28 @@ def _figures(experiment: Experiment) -> Figures:
     }
 
 
+def _shown_step(experiment: Experiment) -> float:
+    """The step size that is spoken of: that of the detection if kappa was measured there."""
+    steps = experiment.settings.sensitivity.step_sizes
+    step = experiment.settings.detection.step_size
+    return step if step in steps else min(steps)
+
+
+def _of_other_stages(experiment: Experiment) -> dict[str, str]:
+    """Name and caption of the figures of other stages that are there and of these very samples."""
+    run, found = experiment.run, {}
+    samples = {slug: file_digest(experiment.samples_path(slug)) for slug in experiment.titles}
+    for name, caption in OF_OTHER_STAGES.items():
+        with contextlib.suppress(KeyError):  # not made
+            parts = [
+                run[f"compare/{part}.csv"] for part in run[f"{name}.csv"]["ingredients"]["parts"]
+            ]
+            same = all(part["ingredients"]["samples"] == samples for part in parts)
+            if same and (run.path / "figures" / f"{name}.png").is_file():
+                found[name] = caption
+    return found
+
+
 def _csv(table: pd.DataFrame) -> bytes:
     return tables.to_csv(table).encode()
 
@@ -187,14 +229,13 @@ def _png(draw: Callable[[], Figure]) -> bytes:
     return to_png(draw())
 
 
-def _page(experiment: Experiment, own: Tables, beside: Tables, figures: Figures) -> bytes:
-    shown = dict(own.values()) | {title: _with_verdict(table) for title, table in beside.values()}
-    folder = experiment.run.path / "figures"
-    captioned = [
-        (caption, (folder / f"{name}.png").read_bytes()) for name, (caption, _) in figures.items()
-    ]
+def _page(
+    experiment: Experiment, found: list[str], shown: Tables, pictures: list[tuple[str, Path]]
+) -> bytes:
     dataset = DATASET_TITLES[experiment.settings.dataset]
-    return page.render(dataset, shown, captioned, facts(experiment)).encode()
+    captioned = [(caption, path.read_bytes()) for caption, path in pictures]
+    named = {title: _with_verdict(table) for title, table in shown.values()}
+    return page.render(dataset, found, captioned, named, facts(experiment)).encode()
 
 
 def _write(content: Callable[[], bytes], path: Path) -> None:
@@ -202,10 +243,10 @@ def _write(content: Callable[[], bytes], path: Path) -> None:
 
 
 def _with_verdict(table: pd.DataFrame) -> pd.DataFrame:
-    """For the page: only rows that have a verdict, without columns that are the same in all."""
-    rows = table[table["verdict"] != ""]
-    same = [c for c in ("dataset", "rule", "kappa1", "undecided") if c in rows]
-    return rows.drop(columns=same).reset_index(drop=True)
+    """For the page: of a table with verdicts only the rows that have one."""
+    if "verdict" not in table:
+        return table
+    return table[table["verdict"] != ""].reset_index(drop=True)
 
 
 def facts(experiment: Experiment) -> Mapping[str, Any]:
@@ -227,6 +268,7 @@ def facts(experiment: Experiment) -> Mapping[str, Any]:
             for title, counts in attacks.items()
         },
         "mutations for each kappa": settings.sensitivity.mutations,
+        "confidence of the intervals of kappa": settings.sensitivity.confidence,
         "kappa1": kappa1_of(experiment),
         "versions": entry["versions"],
         "sha256 of the data": experiment.data.digest,

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: the tables, what their columns mean, the figures and the facts."""
+"""One self-contained HTML page: what was found, the figures, the tables and the facts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import NamedTuple
 import jinja2
 import pandas as pd
 
+from nmutant_cli.report.conclusion import short
 from nmutant_cli.report.tables import formatted, is_numeric
 
 TEMPLATES = Path(__file__).parent / "templates"
+CI = r"ci([\d.]+)_percent"
 
 COLUMNS = {
     "dataset": ("Data set", None),
@@ -27,17 +29,16 @@ COLUMNS = {
     "kappa_percent": (
         "κ (%)",
         "the sensitivity: the share of random mutations of a sample that change its label, "
-        "averaged over the set",
+        "averaged over the set; in brackets the interval of that average, which allows for most κ "
+        "being 0, at the confidence given below (the paper's interval is in table1.csv)",
     ),
-    "kappa_low": ("κ from", "the interval of that mean, where it matters that most κ are 0"),
-    "kappa_high": ("κ to", "its upper end"),
     "rule": ("Rule", "how it is decided from the label changes when to stop and what to say"),
     "kappa1": ("κ₁", "the sensitivity that normal samples are taken to have at most"),
     "mu": ("μ", "a sample is tested for a sensitivity above μ · κ₁"),
     "adversary": ("Adversary", "how many samples are adversarial or wrongly labelled; 0 if normal"),
     "identified": (
         "Identified",
-        "how many samples are called adversarial; in the normal rows these are false alarms",
+        "how many samples of the row the rule calls adversarial",
     ),
     "accuracy_percent": (
         "Accuracy (%)",
@@ -58,14 +59,17 @@ COLUMNS = {
         "samples for which the limit on mutations came before a decision",
     ),
     **{
-        f"{name}_{end}": (f"{title}{heading}", meaning)
-        for name, title, meaning in (
-            ("auc", "AUC", "100 times the chance that an adversarial sample has the larger κ"),
-            ("tpr_at_1", "at 1%", "samples identified at no more than 1% false alarms (%)"),
-            ("tpr_at_5", "at 5%", "samples identified at no more than 5% false alarms (%)"),
+        f"tpr_at_{rate}_percent": (
+            f"Above {100 - rate}% of normal (%)",
+            f"samples whose κ is larger than that of all but {rate}% of the normal samples",
         )
-        for end, heading in (("percent", ""), ("low", ", from"), ("high", ", to"))
+        for rate in (1, 5)
     },
+    "auc_percent": (
+        "AUC (%)",
+        "the chance that a sample of the set has a larger κ than a normal one; 50 is guessing. In "
+        "brackets, here and beside, the 95% interval",
+    ),
     "right_before": ("Right before", "samples whose label is the true one"),
     "right_after": ("Right after", "samples whose majority label under mutation is the true one"),
     "restored": ("Restored", "wrong labels that the majority label corrects"),
@@ -97,9 +101,13 @@ RULES = {
 
 
 class _Table(NamedTuple):
-    """A table as the template wants it: ``rows`` holds (starts a group, cells)."""
+    """A table as the template wants it: ``rows`` holds (starts a group, cells).
+
+    ``same``: heading and value of the columns that are left out because all rows agree.
+    """
 
     title: str
+    same: list[tuple[str, str]]
     headings: list[str]
     numeric: list[bool]
     rows: list[tuple[bool, list[str]]]
@@ -109,16 +117,17 @@ class _Table(NamedTuple):
 
 def render(
     dataset: str,
-    tables: Mapping[str, pd.DataFrame],
+    found: Sequence[str],
     figures: Iterable[tuple[str, bytes]],
+    tables: Mapping[str, pd.DataFrame],
     facts: Mapping[str, object],
 ) -> str:
     """The page for one run, as text to be written in UTF-8.
 
-    ``dataset`` is the printed name; ``tables`` maps titles to tables, in order; ``figures`` are
-    pairs of a caption and a PNG file; ``facts`` are shown as they come (configuration, seed,
-    versions, accuracy), with a mapping or list inside spelled out. The page needs nothing from
-    outside and depends on nothing but the arguments.
+    ``dataset`` is the printed name; ``found`` says in sentences what came out; ``figures`` are
+    pairs of a caption and a PNG file; ``tables`` maps titles to tables, in order; ``facts`` are
+    shown as they come (configuration, seed, versions, accuracy), with a mapping or list inside
+    spelled out. The page needs nothing from outside and depends on nothing but the arguments.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -130,6 +139,7 @@ def render(
     )
     return environment.get_template("report.html.j2").render(
         dataset=dataset,
+        found=found,
         tables=[_table(title, frame) for title, frame in tables.items()],
         figures=[(text, base64.b64encode(png).decode("ascii")) for text, png in figures],
         facts=[(name, _fact(value)) for name, value in facts.items()],
@@ -137,26 +147,52 @@ def render(
 
 
 def _table(title: str, frame: pd.DataFrame) -> _Table:
+    used = [rule for rule in RULES if "rule" in frame and (frame["rule"] == rule).any()]
+    numeric = {str(name) for name in frame if is_numeric(frame[name])}
+    frame = _with_intervals(frame)
+    agree = [c for c in frame if len(frame) > 1 and frame[c].nunique(dropna=False) == 1]
+    same = [
+        (_column(str(name))[0], values[0])
+        for name, values in formatted(frame[agree]).items()
+        if values[0]
+    ]
+    frame = frame.drop(columns=agree)
     cells = formatted(frame).to_numpy().tolist()
     # Rows are set apart where the first column that varies at all changes its value.
     varying = [i for i, name in enumerate(frame.columns) if frame[name].nunique() > 1]
     keys = [row[varying[0]] if varying else None for row in cells]
     starts = [i > 0 and key != keys[i - 1] for i, key in enumerate(keys)]
     columns = [_column(str(name)) for name in frame.columns]
-    used = [rule for rule in RULES if "rule" in frame and (frame["rule"] == rule).any()]
     return _Table(
         title=title,
+        same=same,
         headings=[heading for heading, _ in columns],
-        numeric=[is_numeric(frame[name]) for name in frame.columns],
+        numeric=[str(name) in numeric for name in frame.columns],
         rows=list(zip(starts, cells, strict=True)),
         meanings=[(heading, meaning) for heading, meaning in columns if meaning],
         rules=[(rule, RULES[rule]) for rule in used],
     )
 
 
+def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
+    """``x_percent``, ``x_low`` and ``x_high`` as one column of texts: 95 (91-99)."""
+    frame = frame.copy()
+    for low in [str(name) for name in frame if str(name).endswith("_low")]:
+        name = low.removesuffix("_low")
+        three = frame[[f"{name}_percent", low, f"{name}_high"]].to_numpy(float)
+        frame[f"{name}_percent"] = [
+            f"{short(value)} ({short(start)}\N{EN DASH}{short(end)})" if value == value else ""
+            for value, start, end in three
+        ]
+        frame = frame.drop(columns=[low, f"{name}_high"])
+        if name == "kappa":  # its other interval, as the paper computes it
+            frame = frame.drop(columns=[c for c in frame if re.fullmatch(CI, str(c))])
+    return frame
+
+
 def _column(name: str) -> tuple[str, str | None]:
     """Heading and meaning of a column."""
-    if match := re.fullmatch(r"ci([\d.]+)_percent", name):
+    if match := re.fullmatch(CI, name):
         level = match[1]
         meaning = f"half the width of the {level}% confidence interval of that average"
         return f"± {level}% CI", meaning

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -90,6 +93,28 @@ def test_every_detector_meets_every_set(run):
     assert (costs["times_a_forward_pass"] > 0).all()
     assert "kappa, Gaussian noise" in outcome.stdout
     assert (folder / "figures" / "comparison.png").stat().st_size > 10_000
+
+
+def test_the_tables_as_json(run):
+    folder, _ = run
+    outcome = nmutant("compare", "--json", *options(folder, *SMALL))
+    printed = json.loads(outcome.stdout)
+    table = read_table(folder / "comparison.csv")
+    assert [row["detector"] for row in printed["comparison"]] == table["detector"].tolist()
+    found = [row["auc_percent"] for row in printed["comparison"]]
+    np.testing.assert_array_equal(np.array(found, float), table["auc_percent"])
+    assert len(printed["costs"]) == 12
+    assert printed["files"][0] == str(folder / "comparison.csv")
+
+
+def test_the_page_of_a_run_shows_the_comparison_of_its_samples(run):
+    folder, _ = run
+    assert nmutant("report", "-q", *options(folder, *SMALL)).code == 0
+    page = (folder / "report.html").read_text()
+    picture = base64.b64encode((folder / "figures" / "comparison.png").read_bytes()).decode()
+    assert picture in page
+    assert nmutant("report", "-q", *options(folder, *SMALL, "samples.normal=23")).code == 0
+    assert picture not in (folder / "report.html").read_text(), "it is of other samples"
 
 
 def test_scores_are_there_for_every_sample_and_for_clean_images_besides(run):

@@ -17,7 +17,7 @@ from nmutant_cli.pipeline.evade import published_adversarial
 from nmutant_cli.pipeline.samples import SampleSet
 from nmutant_cli.pipeline.scores import changes_in
 from nmutant_cli.report.evasion import ATTEMPT, WORST, by_attack, curves, joint_success
-from nmutant_cli.report.figures.evasion import evasion_figure
+from nmutant_cli.report.figures.evasion import FAINT, OTHERS, evasion_figure
 from nmutant_cli.report.figures.style import to_png
 
 
@@ -106,6 +106,23 @@ def test_the_figure_has_a_panel_for_each_detector_and_a_line_for_each_attack():
     assert to_png(figure) == to_png(evasion_figure(table, "MNIST"))
     many = pd.concat([table.assign(detector=f"d{i}") for i in range(6)])
     assert sum(axes.axison for axes in evasion_figure(many, "MNIST").axes) == 6
+
+
+def test_the_figure_names_the_best_attacks_on_any_detector_and_greys_the_rest():
+    best = {f"a{i}": {"kappa": 90 - i, "squeezing": 10} for i in range(8)}
+    best["only"] = {"kappa": 0, "squeezing": 50}
+    rows = [
+        (detector, attack, budget, 9, percent * budget)
+        for attack, by in best.items()
+        for detector, percent in by.items()
+        for budget in (0.0, 1.0)
+    ]
+    columns = ["detector", "attack", "budget", "images", "joint_success_percent"]
+    figure = evasion_figure(pd.DataFrame(rows, columns=columns), "MNIST")
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["a0", "a1", "a2", "a3", "only", OTHERS]
+    grey = [line for line in figure.axes[0].get_lines() if line.get_color() == FAINT]
+    assert len(grey) == 4
 
 
 def test_attacks_by_hand():

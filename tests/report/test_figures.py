@@ -132,6 +132,8 @@ def test_histograms_have_a_panel_for_each_set_with_samples():
         "WL: mean 100.00%, n = 1",
     ]
     assert all(axes.get_xlim() == (0, 1) for axes in figure.axes)
+    narrow = kappa_histograms(frame.assign(kappa=frame["kappa"] * 0.62), TITLES, 1.0, "MNIST")
+    assert narrow.axes[0].get_xlim() == (0, 0.62), "the axis ends where the data do"
     assert figure.get_suptitle() == "MNIST: sensitivity κ(x) at step size 1"
 
 

@@ -61,43 +61,64 @@ def tables():
 
 
 def test_the_page_holds_the_tables_with_numbers_to_the_right(tables):
-    page = Page(render("MNIST", tables, [], {}))
-    assert page.cells[:16] == [
-        *("Data set", "Step size", "Samples", "n", "κ (%)", "± 99% CI", "κ from", "κ to"),
-        *("MNIST", "1", "normal", "1", "0.13", "0.00", "0.13", "0.13"),
+    page = Page(render("MNIST", [], [], tables, {}))
+    assert page.cells[:9] == [
+        *("Samples", "n", "κ (%)"),
+        *("normal", "1", "0.13 (0.13–0.13)"),
+        *("C&W", "0", ""),
     ]
-    assert page.cells[16:24] == ["MNIST", "1", "C&W", "0", "", "", "", ""]
     cells = [attributes.get("class") for tag, attributes in page.tags if tag == "td"]
-    assert cells[:6] == [None, "number", None, "number", "number", "number"]
+    assert cells[:3] == [None, "number", "number"]
+
+
+def test_a_column_that_is_the_same_in_every_row_is_said_once(tables):
+    text = " ".join(unescape(render("MNIST", [], [], tables, {})).split())
+    assert "In every row: Data set MNIST, Step size 1." in text
+    frame = pd.DataFrame({"a": [1, 2], "b": [3, 3], "c": [None, None]})
+    assert Page(render("MNIST", [], [], {"t": frame}, {})).cells == ["a", "1", "2"]
+    assert Page(render("MNIST", [], [], {"t": frame[:1]}, {})).cells[:2] == ["a", "b"]
+
+
+def test_an_interval_stands_in_brackets_behind_its_value():
+    values = {"auc_percent": [95.2, 99.64], "auc_low": [91.4, 98.96], "auc_high": [98.6, 100.0]}
+    page = Page(render("MNIST", [], [], {"t": pd.DataFrame(values)}, {}))
+    assert page.cells == ["AUC (%)", "95 (91–99)", "99.6 (99–100)"]
+
+
+def test_what_was_found_and_the_figures_come_before_the_tables(tables):
+    text = render("MNIST", ["Found & said."], [("drawn", b"png")], tables, {"seed": 1})
+    places = [text.index(part) for part in ("Found &amp; said.", "drawn", "Table 1", "seed")]
+    assert places == sorted(places)
 
 
 def test_columns_and_the_rules_in_use_are_explained(tables):
-    text = unescape(render("MNIST", tables, [], {}))
+    text = unescape(render("MNIST", [], [], tables, {}))
     definitions = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
-    for column in tables["Table 2"].columns:
+    for column in ("samples", "rule", "n", "accuracy_percent"):
         heading, meaning = COLUMNS[column]
         assert meaning is None or definitions[heading] == meaning
     assert definitions["wald"] == RULES["wald"]
     assert definitions["published"] == RULES["published"]
     assert "algorithm1" not in definitions
-    assert "the 99% confidence interval" in definitions["± 99% CI"]
+    paper = {"Paper": pd.DataFrame({"ci99_percent": [0.1]})}
+    assert "the 99% confidence interval" in render("MNIST", [], [], paper, {})
 
 
 def test_a_table_of_other_columns_is_shown_under_their_names():
     frame = pd.DataFrame({"note": ["ratio"], "mine": [37.384]})
-    page = Page(render("MNIST", {"Claims": frame}, [], {}))
+    page = Page(render("MNIST", [], [], {"Claims": frame}, {}))
     assert page.cells == ["note", "mine", "ratio", "37.38"]
 
 
 def test_rows_are_grouped_by_the_first_column_that_varies():
     frame = pd.DataFrame({"dataset": "MNIST", "samples": list("aabb"), "mu": [1, 2, 1, 2]})
-    page = Page(render("MNIST", {"t": frame}, [], {}))
+    page = Page(render("MNIST", [], [], {"t": frame}, {}))
     rows = [attributes.get("class") for tag, attributes in page.tags if tag == "tr"]
     assert rows == [None, None, None, "group", None]  # heading first
 
 
 def test_figures_are_embedded_with_their_captions():
-    page = Page(render("MNIST", {}, [("κ & more", b"\x89PNG bytes")], {}))
+    page = Page(render("MNIST", [], [("κ & more", b"\x89PNG bytes")], {}, {}))
     (image,) = [attributes for tag, attributes in page.tags if tag == "img"]
     assert image["alt"] == "κ & more"
     kind, _, data = image["src"].partition(",")
@@ -107,7 +128,7 @@ def test_figures_are_embedded_with_their_captions():
 
 def test_facts_are_spelled_out():
     facts = {"Seed": 7, "Accuracy": 0.9891234567, "Versions": {"python": "3.11"}, "Steps": [1.0, 5]}
-    text = render("MNIST", {}, [], facts)
+    text = render("MNIST", [], [], {}, facts)
     assert re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text) == [
         ("Seed", "7"),
         ("Accuracy", "0.989123"),
@@ -119,13 +140,13 @@ def test_facts_are_spelled_out():
 def test_everything_given_is_escaped():
     bad = "<script>alert('x')</script>\"&"
     frame = pd.DataFrame({bad: [bad]})
-    text = render(bad, {bad: frame}, [(bad, b"")], {bad: bad})
+    text = render(bad, [bad], [(bad, b"")], {bad: frame}, {bad: bad})
     assert "<script" not in text
     assert Page(text).cells == [bad, bad]
 
 
 def test_the_page_asks_for_nothing_from_outside(tables):
-    text = render("MNIST", tables, [("a figure", b"png")], {"Seed": 1})
+    text = render("MNIST", [], [("a figure", b"png")], tables, {"Seed": 1})
     assert "http:" not in text
     assert "https:" not in text
     assert "url(" not in text
@@ -135,16 +156,16 @@ def test_the_page_asks_for_nothing_from_outside(tables):
 
 
 def test_an_empty_run_still_gives_a_page():
-    text = render("digits", {"Table 1": pd.DataFrame(columns=["dataset", "n"])}, [], {})
+    text = render("digits", [], [], {"Table 1": pd.DataFrame(columns=["dataset", "n"])}, {})
     assert "no rows" in Page(text).cells
 
 
 def test_the_page_is_the_same_each_time(tables):
-    assert render("MNIST", tables, [], {"a": 1}) == render("MNIST", tables, [], {"a": 1})
+    assert render("MNIST", [], [], tables, {"a": 1}) == render("MNIST", [], [], tables, {"a": 1})
 
 
 def test_published_columns_are_named_after_ours():
     frame = pd.DataFrame({"kappa_percent": [1.0], "published_kappa_percent": [2.0], "verdict": "x"})
-    page = render("MNIST", {"Beside": frame}, [], {})
+    page = render("MNIST", [], [], {"Beside": frame}, {})
     assert "κ (%), published" in page
     assert "Verdict" in page

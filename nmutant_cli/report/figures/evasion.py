@@ -7,23 +7,30 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from nmutant_cli.report.evasion import WORST
-from nmutant_cli.report.figures.style import FURTHER, KNOWN, colours, styled
+from nmutant_cli.report.figures.style import FURTHER, styled
 
-COLUMNS = 4
-DASHES = ("-", "--", ":", "-.")
+COLUMNS = 3
+FAINT = "#CFCFCF"
+OTHERS = "the other attacks"
 
 
 @styled
 def evasion_figure(table: pd.DataFrame, dataset: str) -> Figure:
-    """A line for each attack, the worst case in black. ``table`` as of `evasion.joint_success`."""
+    """A line for each attack, the worst case in black. ``table`` as of `evasion.joint_success`.
+
+    As many attacks have a colour as there are colours to tell apart: those that rank highest
+    against some detector, by success over all budgets. The others are grey.
+    """
     detectors = list(dict.fromkeys(table["detector"]))
     attacks = [name for name in dict.fromkeys(table["attack"]) if name != WORST]
-    palette = colours(attacks) | {WORST: "black"}
-    further = [name for name in attacks if name not in KNOWN]  # the palette begins again
-    dashes = {name: DASHES[i // len(FURTHER) % len(DASHES)] for i, name in enumerate(further)}
+    success = table.pivot_table("joint_success_percent", "attack", "detector").loc[attacks]
+    ranks = success.rank(ascending=False).agg(["min", "mean"], axis=1)
+    best = ranks.sort_values(["min", "mean"], kind="stable").index[: len(FURTHER)]
+    palette = dict(zip(best, FURTHER, strict=False)) | {WORST: "black"}
+    attacks.sort(key=lambda name: name in palette)  # grey lines lie below the others
     columns = max(1, min(COLUMNS, len(detectors)))
     lines = max(1, -(-len(detectors) // columns))
-    figure = Figure(figsize=(2.2 + 2.8 * columns, 0.9 + 2.9 * lines), layout="constrained")
+    figure = Figure(figsize=(2.2 + 3.4 * columns, 0.9 + 3.1 * lines), layout="constrained")
     figure.suptitle(
         f"{dataset}: images that fool the network and pass the detector", x=0.02, ha="left"
     )
@@ -36,11 +43,10 @@ def evasion_figure(table: pd.DataFrame, dataset: str) -> Figure:
                 axes.plot(
                     curve["budget"],
                     curve["joint_success_percent"],
-                    color=palette[attack],
-                    linestyle=dashes.get(attack, "-"),
-                    linewidth=2.2 if attack == WORST else 1.5,
+                    color=palette.get(attack, FAINT),
+                    linewidth=2.6 if attack == WORST else 1.8 if attack in palette else 1.0,
                     drawstyle="steps-post",
-                    label=attack,
+                    label=attack if attack in palette else OTHERS,
                 )
         axes.set_title(detector)
         axes.grid()
@@ -58,5 +64,6 @@ def evasion_figure(table: pd.DataFrame, dataset: str) -> Figure:
         for axes in grid.flat
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
+    named |= {OTHERS: named.pop(OTHERS)} if OTHERS in named else {}  # comes last
     figure.legend(named.values(), named.keys(), loc="outside right upper", frameon=False)
     return figure

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 
 from nmutant_cli.errors import ArtifactError
 from nmutant_cli.report.figures.style import (
@@ -104,8 +104,9 @@ def kappa_histograms(
     """The distribution of kappa(x): a panel for the normal samples and for each adversarial set.
 
     ``kappa`` as for `tables.table1`. A set without samples at ``step_size`` has
-    no panel; the normal samples are in grey behind the others. The vertical axis is the square
-    root of the share, so that a few samples among hundreds can be seen beside a bar near 100%.
+    no panel; the normal samples are in grey behind the others. The axis of kappa ends where the
+    data do. The vertical axis is the square root of the share, so that a few samples among hundreds
+    can be seen beside a bar near 100%.
     """
     at_step = kappa[np.isclose(kappa["step_size"].to_numpy(dtype=np.float64), step_size)]
     found = {
@@ -121,13 +122,12 @@ def kappa_histograms(
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
     # The axes are shared: what is set on the first holds for all.
-    reach = max((values.max() for values in sets.values()), default=1.0)
-    top = next(limit for limit in (0.05, 0.1, 0.25, 0.5, 1) if reach <= limit)
+    top = max((float(values.max()) for values in sets.values()), default=1.0) or 0.05  # all are 0
     panels[0].set_xlim(0, top)
     panels[0].set_yscale("function", functions=(np.sqrt, np.square))
     panels[0].set_ylim(0, 100)
     panels[0].yaxis.set_major_locator(FixedLocator([0, 1, 5, 20, 50, 100]))
-    panels[0].xaxis.set_major_locator(FixedLocator(np.linspace(0, top, 6).tolist()))
+    panels[0].xaxis.set_major_locator(MaxNLocator(5))
     panels[0].xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
     for axes, (title, values) in zip(panels, sets.items(), strict=False):
         axes.grid(axis="y")
