@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from nmutant_cli.files import read_records
 from nmutant_cli.mutation.operator import Mutations, apply, clip_of
 from nmutant_cli.mutation.sensitivity import Subjects
 from nmutant_cli.networks.inference import predict_labels
 from nmutant_cli.pipeline.experiment import Experiment
-from nmutant_cli.pipeline.kappa import measured, stream_of
+from nmutant_cli.pipeline.kappa import kappa_of, measured, stream_of
 from nmutant_cli.report.figures.images import PanelRow
 from nmutant_cli.report.figures.neighbourhood import Neighbourhood, labels_around
 from nmutant_cli.seeding import stream
@@ -45,20 +46,21 @@ def panel_rows(experiment: Experiment) -> list[PanelRow]:
 def neighbourhoods(experiment: Experiment) -> list[Neighbourhood]:
     """An adversarial sample, its original, and a mutation of both: [] where there is none.
 
-    The sample is the first of the set that lies nearest to its originals, the mutation the first
-    that gives it away; the maps reach twice as far as the attack went.
+    The sample is the first of the most sensitive set, the mutation the first that gives it away;
+    the maps reach twice as far as the attack went.
     """
     settings = experiment.settings
-    nearest = []
+    sensitive = []
     for slug in settings.attack.sets:
         chosen = experiment.samples(slug).counted()
         # An image that was wrong before was not attacked; one in 8 bits may be right again.
         rows = np.flatnonzero((chosen.l2 > 0) & (chosen.label8 != chosen.true))
         if len(rows):
-            nearest.append((float(chosen.l2[rows].mean()), slug, int(rows[0])))
-    if not nearest:
+            kappa = float(read_records(kappa_of(experiment, slug))["kappa"].mean())
+            sensitive.append((kappa, slug, int(rows[0])))
+    if not sensitive:
         return []
-    _, slug, row = min(nearest)
+    _, slug, row = max(sensitive)
     chosen = experiment.samples(slug).counted()
     reach = 2 * float(chosen.l2[row])
     network = experiment.network_of(slug)

@@ -234,7 +234,7 @@ def _page(
 ) -> bytes:
     dataset = DATASET_TITLES[experiment.settings.dataset]
     captioned = [(caption, path.read_bytes()) for caption, path in pictures]
-    named = {title: _with_verdict(table) for title, table in shown.values()}
+    named = {title: _for_page(table) for title, table in shown.values()}
     return page.render(dataset, found, captioned, named, facts(experiment)).encode()
 
 
@@ -242,10 +242,10 @@ def _write(content: Callable[[], bytes], path: Path) -> None:
     path.write_bytes(content())
 
 
-def _with_verdict(table: pd.DataFrame) -> pd.DataFrame:
-    """For the page: of a table with verdicts only the rows that have one."""
+def _for_page(table: pd.DataFrame) -> pd.DataFrame:
+    """Without what need not be read: the paper's count that is n or 0, and rows not published."""
     if "verdict" not in table:
-        return table
+        return table.drop(columns="adversary", errors="ignore")
     return table[table["verdict"] != ""].reset_index(drop=True)
 
 

@@ -38,12 +38,13 @@ def conclusion(
 
 
 def short(percent: float) -> str:
-    """Two digits, or three from 99 on, where 100 is all of them; empty if missing."""
+    """About two digits; 0 and 100 only for none and all; empty if missing."""
     if np.isnan(percent):
         return ""
-    if 99 <= percent < 100:
-        return f"{min(percent, 99.9):.3g}"
-    return f"{percent:.2g}" if percent < 9.95 else f"{percent:.0f}"
+    if percent in (0, 100):
+        return f"{percent:.0f}"
+    decimals = 2 if percent < 0.995 else 1 if percent < 9.95 or percent >= 99 else 0
+    return f"{min(max(percent, 0.01), 99.9):.{decimals}f}"
 
 
 def _apart(auc: pd.DataFrame) -> str:

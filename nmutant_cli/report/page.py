@@ -12,6 +12,7 @@ import jinja2
 import pandas as pd
 
 from nmutant_cli.report.conclusion import short
+from nmutant_cli.report.figures.style import DPI
 from nmutant_cli.report.tables import formatted, is_numeric
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -141,7 +142,9 @@ def render(
         dataset=dataset,
         found=found,
         tables=[_table(title, frame) for title, frame in tables.items()],
-        figures=[(text, base64.b64encode(png).decode("ascii")) for text, png in figures],
+        figures=[
+            (text, base64.b64encode(png).decode("ascii"), _width(png)) for text, png in figures
+        ],
         facts=[(name, _fact(value)) for name, value in facts.items()],
     )
 
@@ -200,6 +203,11 @@ def _column(name: str) -> tuple[str, str | None]:
         heading, _ = _column(name.removeprefix("published_"))
         return f"{heading}, published", None
     return COLUMNS.get(name, (name, None))
+
+
+def _width(png: bytes) -> int:
+    """How wide a figure of `to_png` is on the page, in CSS pixels, so that its text is as large."""
+    return int.from_bytes(png[16:20], "big") * 96 // DPI  # the header's first number
 
 
 def _fact(value: object) -> str:

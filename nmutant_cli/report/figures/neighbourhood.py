@@ -16,6 +16,8 @@ from nmutant_cli.types import AnyArray, Ints, Predict
 
 POINTS = 81
 """The map has so many points a side."""
+TOGETHER = 12
+"""Rows of the map asked for in one call: a whole batch of 1,000 images."""
 COLOURS = (*KNOWN.values(), *FURTHER)
 
 
@@ -47,10 +49,10 @@ def labels_around(
     first, second = np.linalg.qr(rng.standard_normal((image.size, 2)))[0].T
     steps = np.linspace(-reach, reach, points)
     rows = []
-    for down in steps:
-        moved = image.reshape(-1) + down * first + steps[:, None] * second
-        rows.append(predict(moved.reshape(points, *image.shape).astype(np.float32)))
-    return np.array(rows, np.int64)
+    for down in np.array_split(steps, -(-points // TOGETHER)):
+        moved = image.reshape(-1) + down[:, None, None] * first + steps[:, None] * second
+        rows.append(predict(moved.reshape(-1, *image.shape).astype(np.float32)))
+    return np.concatenate(rows).reshape(points, points).astype(np.int64)
 
 
 def share_of_other_labels(around: Ints, label: int) -> float:

@@ -52,7 +52,7 @@ def roc_figure(
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_xlabel("false alarms (square root)")
-    panels[0].set_ylabel("identified")
+    panels[0].set_ylabel("found")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False)
     return figure

@@ -28,6 +28,7 @@ GREY = "#8A8A8A"
 WRONG = "#B03A00"
 """A label that is not the original's."""
 MARKERS = "osD^vP*Xh<>"
+DPI = 144
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 10,
@@ -61,7 +62,7 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @styled
-def to_png(figure: Figure, dpi: int = 144) -> bytes:
+def to_png(figure: Figure, dpi: int = DPI) -> bytes:
     """``figure`` as a PNG file, without the time or program in its metadata."""
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
