@@ -32,7 +32,7 @@ def test_every_set_lies_above_normal_images(seed, tmp_path):
     normal = table.loc["normal"]
     for name in list(SETS.values())[1:]:
         row = table.loc[name]
-        assert row["n"] >= 30, name
+        assert row["n"] >= 20, name
         lowest = row["kappa_percent"] - row["ci99_percent"]
         assert lowest > normal["kappa_percent"] + normal["ci99_percent"], (name, row, normal)
     areas = roc_table(kappa, SETS, "digits", [step], seed or 20180514)
