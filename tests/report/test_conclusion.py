@@ -41,6 +41,13 @@ def test_three_sentences_by_hand():
     ]
 
 
+def test_rows_asked_as_published_are_not_taken_for_the_run_s_own():
+    first, second, roc = tables([(75, 68, 82)] * 3)
+    asked = second.assign(identified=0, undecided=0)
+    both = pd.concat([second, asked])
+    assert conclusion(first, both, roc, 10) == conclusion(first, second, roc, 10)
+
+
 @pytest.mark.parametrize(
     ("auc", "said"),
     [
