@@ -10,9 +10,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from click.testing import CliRunner
+
+# No test depends on how long anything takes.
+hypothesis.settings.register_profile("nmutant", deadline=None)
+hypothesis.settings.load_profile("nmutant")
 
 ROOT = Path(__file__).parent.parent
 
