@@ -33,6 +33,11 @@ COLUMNS = {
         "averaged over the set; in brackets the interval of that average, which allows for most κ "
         "being 0, at the confidence given below (the paper's interval is in table1.csv)",
     ),
+    "protocol": (
+        "Compared with",
+        "what the label of a mutation is compared with: the sample's own label, by the network "
+        "that was attacked, or what the paper's row asked instead",
+    ),
     "rule": ("Rule", "how it is decided from the label changes when to stop and what to say"),
     "kappa1": ("κ₁", "the sensitivity that normal samples are taken to have at most"),
     "mu": ("μ", "a sample is tested for a sensitivity above μ · κ₁"),
@@ -82,7 +87,6 @@ COLUMNS = {
         "differs: neither",
     ),
     "distance": ("Distance", "how far from the paper's row: the sum of |ln(ours / theirs)|"),
-    "reason": ("Reason", "why a row differs, where we know"),
     "claim": ("Claim", None),
     "published": ("Published", None),
     "ours": ("Ours", None),
