@@ -18,7 +18,7 @@ import numpy as np
 from nmutant_cli.errors import DataError, first_line
 from nmutant_cli.files import read_npz
 from nmutant_cli.seeding import stream
-from nmutant_cli.types import AnyArray, Bounds, Images, Labels
+from nmutant_cli.types import AnyArray, Bools, Bounds, Images, Ints, Labels
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -140,20 +140,124 @@ def _finish(name: str, arrays: dict[str, AnyArray]) -> Dataset:
     for key in ARRAYS:
         digest.update(np.ascontiguousarray(arrays[key]).tobytes())
 
-    levels = np.arange(256, dtype=np.float32) / np.float32(255)
-
-    def images(x: AnyArray) -> Images:
-        x = x if x.ndim == 4 else x[..., None]
-        return levels[x]  # a look-up takes a sixth of the time of dividing
-
     return Dataset(
         name=name,
-        x_train=images(arrays["x_train"]),
+        x_train=_images(arrays["x_train"]),
         y_train=arrays["y_train"].astype(np.int64),
-        x_test=images(arrays["x_test"]),
+        x_test=_images(arrays["x_test"]),
         y_test=arrays["y_test"].astype(np.int64),
         digest=digest.hexdigest(),
     )
 
 
+def _images(x: AnyArray) -> Images:
+    """8-bit images, ``(n, h, w)`` or ``(n, h, w, c)``, as float32 in [0, 1]."""
+    levels = np.arange(256, dtype=np.float32) / np.float32(255)
+    x = x if x.ndim == 4 else x[..., None]
+    return levels[x]  # a look-up takes a sixth of the time of dividing
+
+
 DATASET_TITLES = {"digits": "digits", "mnist": "MNIST", "cifar10": "CIFAR10"}
+
+
+AUTHORS = "authors-mnist.npz"
+AUTHORS_SETS = ("fgsm", "cw", "jsma")
+AUTHORS_MUTATIONS = 1000
+AUTHORS_STEPS = (1.0, 5.0, 10.0)
+AUTHORS_WEIGHTS = (
+    *((8, 8, 1, 64), (64,), (6, 6, 64, 128), (128,)),
+    *((5, 5, 128, 128), (128,), (128, 10), (10,)),
+)
+"""The shapes of the kernels and biases of their network, layer by layer."""
+
+
+@dataclass(frozen=True)
+class AuthorsSet:
+    """The images that the paper's authors published of one attack on MNIST, and their counts.
+
+    ``images``: ``(n, 28, 28, 1)``; ``true``, ``label``: ``(n,)``, the class and the label that was
+    recorded, as their file names say. ``changes``: ``(n, 3)``, label changes in
+    `AUTHORS_MUTATIONS` mutations at each of `AUTHORS_STEPS`. ``normal``: ``(m, 3)``, those of
+    normal images under the network that was attacked.
+    """
+
+    images: Images
+    true: Labels
+    label: Labels
+    changes: Ints
+    normal: Ints
+
+    @property
+    def adversarial(self) -> Bools:
+        """Which count as adversarial: those whose two labels differ, ``(n,)``."""
+        return self.true != self.label
+
+
+@dataclass(frozen=True)
+class Authors:
+    """`AuthorsSet` by attack, and the ``weights`` of the one network that is public."""
+
+    sets: dict[str, AuthorsSet]
+    weights: tuple[AnyArray, ...]
+
+
+def authors_file() -> Path:
+    """Where the authors' files lie, repacked. Raises DataError if they do not."""
+    folder = os.environ.get("NMUTANT_DATA_DIR")
+    path = Path(folder) / AUTHORS if folder else Path(AUTHORS)
+    if folder and path.is_file():
+        return path
+    raise DataError(
+        f"{path}: {'no such file' if folder else 'NMUTANT_DATA_DIR is not set'}; clone "
+        "wang-jingyi/cleverhans from GitHub, run 'python scripts/authors.py CLONE --out "
+        f"FOLDER/{AUTHORS}' and set NMUTANT_DATA_DIR to FOLDER"
+    )
+
+
+def load_authors(path: Path) -> Authors:
+    """The authors' own files (wang-jingyi/cleverhans on GitHub), as ``scripts/authors.py`` packs.
+
+    Raises DataError if the file is damaged, pickled or not what it should be.
+    """
+    kinds = ("images", "true", "label", "changes")
+    names = [f"{slug}_{kind}" for slug in AUTHORS_SETS for kind in kinds]
+    names += [f"normal_{slug}_changes" for slug in AUTHORS_SETS]
+    names += [f"weights_{i}" for i in range(len(AUTHORS_WEIGHTS))]
+    arrays = read_npz(path, tuple(names))
+    sets = {}
+    for slug in AUTHORS_SETS:
+        normal = f"normal_{slug}_changes"
+        n, m = arrays[f"{slug}_images"].shape[:1], arrays[normal].shape[:1]
+        _whole(path, f"{slug}_images", arrays, (*n, 28, 28), 255)
+        for kind in ("true", "label"):
+            _whole(path, f"{slug}_{kind}", arrays, n, 9)
+        _whole(path, f"{slug}_changes", arrays, (*n, 3), AUTHORS_MUTATIONS)
+        _whole(path, normal, arrays, (*m, 3), AUTHORS_MUTATIONS)
+        sets[slug] = AuthorsSet(
+            _images(arrays[f"{slug}_images"]),
+            arrays[f"{slug}_true"].astype(np.int64),
+            arrays[f"{slug}_label"].astype(np.int64),
+            arrays[f"{slug}_changes"].astype(np.int64),
+            arrays[normal].astype(np.int64),
+        )
+    weights = tuple(arrays[f"weights_{i}"] for i in range(len(AUTHORS_WEIGHTS)))
+    for i, (array, shape) in enumerate(zip(weights, AUTHORS_WEIGHTS, strict=True)):
+        if array.dtype != np.float32 or array.shape != shape or not np.isfinite(array).all():
+            raise DataError(
+                f"{path}: weights_{i} is {array.dtype} {array.shape}, expected finite float32 "
+                f"{shape}; make the file again with scripts/authors.py"
+            )
+    return Authors(sets, weights)
+
+
+def _whole(
+    path: Path, name: str, arrays: dict[str, AnyArray], shape: tuple[int, ...], most: int
+) -> None:
+    """Raise DataError unless an array has this shape, and whole numbers from 0 to ``most``."""
+    array = arrays[name]
+    right = array.dtype.kind in "iu" and array.shape == shape and array.size > 0
+    if not right or array.min() < 0 or array.max() > most:
+        raise DataError(
+            f"{path}: {name} is {array.dtype} {array.shape}, expected {shape}, not empty, and "
+            f"whole numbers from 0 to {most}; make the file again with scripts/authors.py"
+        )

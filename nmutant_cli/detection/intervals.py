@@ -1,4 +1,4 @@
-"""Intervals for a chance, from how often something happened, and for a mean kappa."""
+"""Intervals for a chance, from how often something happened, for a mean kappa, for a count."""
 
 from __future__ import annotations
 
@@ -78,6 +78,19 @@ def mean_interval(kappas: Floats | Sequence[float], confidence: float) -> tuple[
     once_more = np.append(values, values.max())
     upper = max(_hall(values, -z), _hall(once_more, -z))
     return max(0.0, _hall(values, z)), min(1.0, upper)
+
+
+def count_interval(chances: Floats, confidence: float) -> tuple[float, float]:
+    """Between which counts this share of runs lies, exactly: thing i counts with ``chances[i]``.
+
+    ``chances``: ``(n,)``, independent. Each end has half of the rest outside it, at most.
+    """
+    distribution = np.ones(1)
+    for chance in chances:
+        distribution = np.convolve(distribution, [1 - chance, chance])
+    tail = (1 - confidence) / 2
+    low, high = np.searchsorted(distribution.cumsum(), [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def _hall(values: Floats, z: float) -> float:

@@ -101,6 +101,17 @@ STUDIES = {
         config="cifar10-small",
         options=(Option("mutations", 150, "Mutations of each image.", int),),
     ),
+    "authors": Study(
+        "Which published MNIST numbers follow from the authors' own files. Runs, where there are "
+        "any: the kappas of their images under our networks.",
+        least=0,
+        most=None,
+        config="mnist",
+        options=(
+            Option("seeds", 10, "Times that decisions are drawn.", int),
+            Option("mutations", 200, "Mutations of each image, for our kappas.", int),
+        ),
+    ),
 }
 
 

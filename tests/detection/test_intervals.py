@@ -8,7 +8,12 @@ from scipy.special import beta
 from scipy.stats import binom
 
 from nmutant_cli.detection.exact import ends
-from nmutant_cli.detection.intervals import anytime, clopper_pearson, mean_interval
+from nmutant_cli.detection.intervals import (
+    anytime,
+    clopper_pearson,
+    count_interval,
+    mean_interval,
+)
 from nmutant_cli.detection.sprt import SequentialTest
 from nmutant_cli.mutation.sensitivity import half_width
 
@@ -113,3 +118,16 @@ def test_anytime_is_an_interval_around_the_share():
     wider = anytime(counts, n, 0.99)
     assert (wider[0] <= low).all()
     assert (high <= wider[1]).all()
+
+
+@pytest.mark.parametrize(("n", "chance"), [(500, 0.04), (452, 0.8), (3, 0.0), (3, 1.0)])
+def test_a_count_interval_is_the_binomial_one_where_all_chances_are_equal(n, chance):
+    expected = binom.ppf([0.005, 0.995], n, chance)
+    assert count_interval(np.full(n, chance), 0.99) == pytest.approx(expected)
+
+
+def test_a_count_interval_of_chances_that_differ():
+    # 0, 1, 2 with probability 0.18, 0.74, 0.08.
+    assert count_interval(np.array([0.1, 0.8]), 0.6) == (1, 1)
+    assert count_interval(np.array([0.1, 0.8]), 0.7) == (0, 1)
+    assert count_interval(np.array([0.1, 0.8]), 0.9) == (0, 2)
