@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,238 @@ def data(packed, arrays, data_dir):
     np.savez(data_dir / AUTHORS, **packed)
     np.savez(data_dir / "mnist.npz", **arrays)
     return data_dir
+
+
+# the script
+
+
+@pytest.fixture
+def clone(packed, tmp_path):
+    """A clone of the public repository, as far as the script reads it."""
+    import tensorflow as tf
+    from PIL import Image
+
+    root = tmp_path / "cleverhans"
+    tutorials = root / "cleverhans_tutorials"
+    folders = {"fgsm": "mnist_fgsm1/adv_fgsm1", "cw": "mnist_cw/adv_cw"}
+    folders["jsma"] = "mnist_jsma/adv_jsma"
+    for slug, name in folders.items():
+        folder = tutorials / name
+        folder.mkdir(parents=True)
+        keys = [packed[f"{slug}_{key}"] for key in ("number", "true", "label")]
+        names = [f"adv_{n}_{true}_{label}_.png" for n, true, label in zip(*keys, strict=True)]
+        for file, pixels in zip(names, packed[f"{slug}_images"], strict=True):
+            Image.fromarray(pixels).save(folder / file)
+        where = tutorials / "mnist_tf" if slug == "fgsm" else folder.parent
+        where.mkdir(exist_ok=True)
+        infix = "_fgsm1" if slug == "fgsm" else ""
+        write_counts(where / f"adv{infix}_result.csv", names, packed[f"{slug}_changes"])
+        normal = packed[f"normal_{slug}_changes"]
+        # Of C&W the normal images bear the names of the adversarial ones.
+        names = names[: len(normal)] if slug == "cw" else range(len(normal))
+        write_counts(where / f"ori{infix}_result.csv", names, normal)
+    write_checkpoint(tutorials / "MNIST_trained_model_jsma", packed, tf)
+    subprocess.run(["git", "init", "-q", root], check=True)
+    (root / ".git" / "HEAD").write_text(f"{COMMIT}\n")
+    return root
+
+
+def write_counts(path, names, changes):
+    """All names at one step after the other, in another order than that of the numbers."""
+    rows = [
+        f"{name},{step},{row[i]}\n"
+        for i, step in enumerate((1, 5, 10))
+        for name, row in reversed(list(zip(names, changes, strict=True)))
+    ]
+    path.write_text("".join(rows))
+
+
+def write_checkpoint(prefix, packed, tf):
+    names = ["Variable", *(f"Variable_{i}" for i in range(1, 8))]
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=names,
+        shape_and_slices=[""] * 8,
+        tensors=[tf.constant(packed[f"weights_{i}"]) for i in range(8)],
+    )
+
+
+def test_a_clone_is_repacked(packed, clone, script, tmp_path, capsys):
+    out = tmp_path / "there" / AUTHORS
+    script("authors").main([str(clone), "--out", str(out)])
+    assert capsys.readouterr().out == f"{out}\n"
+    with np.load(out) as made:
+        assert set(made.files) == set(packed)
+        for name, array in packed.items():
+            np.testing.assert_array_equal(made[name], array, err_msg=name)
+            assert made[name].dtype == array.dtype, name
+    assert set(load_authors(out).sets) == {"fgsm", "cw", "jsma"}
+    again = tmp_path / "again.npz"
+    script("authors").main([str(clone), "--out", str(again)])
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_counts_may_lie_elsewhere(packed, clone, script, tmp_path):
+    moved = tmp_path / "elsewhere.csv"
+    (clone / "cleverhans_tutorials" / "mnist_tf" / "adv_fgsm1_result.csv").rename(moved)
+    arguments = [str(clone), "--out", str(tmp_path / AUTHORS)]
+    script("authors").main([*arguments, "--counts", f"fgsm={moved}"])
+    made = load_authors(tmp_path / AUTHORS).sets["fgsm"].changes
+    np.testing.assert_array_equal(made, packed["fgsm_changes"])
+
+
+JSMA = "mnist_jsma/adv_jsma"
+WEIGHTS = "MNIST_trained_model_jsma"
+
+
+def another_commit(tutorials):
+    (tutorials.parent / ".git" / "HEAD").write_text("ab" * 20)
+
+
+def no_repository(tutorials):
+    shutil.rmtree(tutorials.parent / ".git")
+
+
+def no_folder(tutorials):
+    shutil.rmtree(tutorials / JSMA)
+
+
+def no_image(tutorials):
+    for path in (tutorials / JSMA).iterdir():
+        path.unlink()
+
+
+def another_size(tutorials):
+    save(tutorials / JSMA / "adv_0_0_0_.png", np.zeros((32, 32), np.uint8))
+
+
+def colour(tutorials):
+    save(tutorials / JSMA / "adv_0_0_0_.png", np.zeros((28, 28, 3), np.uint8))
+
+
+def save(path, pixels):
+    from PIL import Image
+
+    Image.fromarray(pixels).save(path)
+
+
+def damaged_image(tutorials):
+    path = tutorials / JSMA / "adv_0_0_0_.png"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def another_name(tutorials):
+    (tutorials / JSMA / "adv_0_0_0_.png").rename(tutorials / JSMA / "adv_0_0_.png")
+
+
+def twice(tutorials):
+    shutil.copy(tutorials / JSMA / "adv_0_0_0_.png", tutorials / JSMA / "adv_0_0_1_.png")
+
+
+def one_image_less(tutorials):
+    (tutorials / JSMA / "adv_3_1_0_.png").unlink()
+
+
+def no_counts(tutorials):
+    (tutorials / "mnist_tf" / "adv_fgsm1_result.csv").unlink()
+
+
+def counts_twice(tutorials):
+    (tutorials / "mnist_fgsm1" / "adv_fgsm1_result.csv").write_text("")
+
+
+def other_columns(tutorials):
+    (tutorials / "mnist_cw" / "ori_result.csv").write_text("0,1\n")
+
+
+def too_many_changes(tutorials):
+    (tutorials / "mnist_cw" / "ori_result.csv").write_text("0,1,1001\n")
+
+
+def no_rows(tutorials):
+    (tutorials / "mnist_cw" / "ori_result.csv").write_text("")
+
+
+def a_step_less(tutorials):
+    (tutorials / "mnist_cw" / "ori_result.csv").write_text("7,1,0\n7,5,0\n")
+
+
+def no_checkpoint(tutorials):
+    for path in tutorials.glob(f"{WEIGHTS}*"):
+        path.unlink()
+
+
+def damaged_index(tutorials):
+    (tutorials / f"{WEIGHTS}.index").write_bytes(b"not an index")
+
+
+def truncated_weights(tutorials):
+    path = tutorials / f"{WEIGHTS}.data-00000-of-00001"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def flipped_weights(tutorials):
+    path = tutorials / f"{WEIGHTS}.data-00000-of-00001"
+    content = bytearray(path.read_bytes())
+    content[5000] ^= 255
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named", "said"),
+    [
+        (another_commit, "", f"is at commit {'ab' * 20}; run 'git -C"),
+        (no_repository, "", "not a clone that git can read"),
+        (no_folder, JSMA, "no such folder; check out the whole clone"),
+        (no_image, JSMA, "holds no PNG"),
+        (another_size, f"{JSMA}/adv_0_0_0_.png", "is L (32, 32), expected 8-bit grey (28, 28)"),
+        (colour, f"{JSMA}/adv_0_0_0_.png", "is RGB (28, 28, 3), expected"),
+        (damaged_image, f"{JSMA}/adv_0_0_0_.png", "not a readable image"),
+        (another_name, f"{JSMA}/adv_0_0_.png", "is not called adv_NUMBER_TRUE_LABEL_.png"),
+        (twice, f"{JSMA}/adv_0_0_1_.png", "has the number of adv_0_0_0_.png"),
+        (one_image_less, "mnist_jsma/adv_result.csv", "image 3 is not both there and counted"),
+        (no_counts, "*/adv_fgsm1_result.csv", "0 such files instead of one; name it with --counts"),
+        (counts_twice, "*/adv_fgsm1_result.csv", "2 such files instead of one"),
+        (other_columns, "mnist_cw/ori_result.csv", "cannot be read as NAME,STEP,CHANGES"),
+        (too_many_changes, "mnist_cw/ori_result.csv", "0 has 1001 changes"),
+        (no_rows, "mnist_cw/ori_result.csv", "is empty"),
+        (a_step_less, "mnist_cw/ori_result.csv", "number 7 lacks a step of 1, 5, 10"),
+        (no_checkpoint, WEIGHTS, "not a readable checkpoint"),
+        (damaged_index, WEIGHTS, "not a readable checkpoint"),
+        (truncated_weights, WEIGHTS, "not a readable checkpoint"),
+        (flipped_weights, WEIGHTS, "not a readable checkpoint"),
+    ],
+)
+def test_another_clone_is_one_line(spoil, named, said, clone, script, tmp_path, capsys):
+    tutorials = clone / "cleverhans_tutorials"
+    spoil(tutorials)
+    with pytest.raises(SystemExit) as ended:
+        script("authors").main([str(clone), "--out", str(tmp_path / AUTHORS)])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"Error: {tutorials / named if named else clone}: ")
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / AUTHORS).exists()
+
+
+def test_a_network_of_another_shape_is_one_line(packed, clone, script, tmp_path, capsys):
+    import tensorflow as tf
+
+    prefix = clone / "cleverhans_tutorials" / WEIGHTS
+    write_checkpoint(prefix, packed | {"weights_3": np.zeros(64, np.float32)}, tf)
+    with pytest.raises(SystemExit):
+        script("authors").main([str(clone), "--out", str(tmp_path / AUTHORS)])
+    error = capsys.readouterr().err
+    assert (
+        error == f"Error: {prefix}: Variable_3 is float32 (64,), expected finite float32 (128,)\n"
+    )
+
+
+def test_an_option_of_another_form_is_one_line(clone, script, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        script("authors").main([str(clone), "--out", str(tmp_path / AUTHORS), "--normal", "bb=x"])
+    assert "--normal bb=x: is not fgsm=CSV, cw=CSV or jsma=CSV" in capsys.readouterr().err
 
 
 # the data set
