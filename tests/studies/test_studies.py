@@ -185,6 +185,25 @@ def test_the_variations_are_those_of_the_committed_tables(name, full):
         assert settings == load("mnist", [*COMMON[name], *small, *texts], 7)[1]
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_each_variation_of_an_attack_changes_only_its_own(full):
+    changed = validated(sweep.Variations, config_folder() / "studies" / "one-factor-attacks.yaml")
+    common = merged(changed.settings, {} if full else changed.size)
+    base, *others = [
+        load(changed.config, (), 7, merged(common, changes))[1]
+        for changes in changed.variations.values()
+    ]
+    small = [] if full else ["attack.attempts=250", "sensitivity.mutations=250"]
+    same = ["attack.sets.fgsm=null", "samples.normal=50", "samples.wl=1", *small]
+    assert base == load("mnist", same, 7)[1]
+    keys = {"C&W": "cw", "JSMA": "jsma", "BB": "bb"}
+    for name, settings in zip(list(changed.variations)[1:], others, strict=True):
+        assert settings != base, name
+        sets = {k for k, v in settings.attack.sets.items() if v != base.attack.sets[k]}
+        assert sets <= {keys.get(name.split()[0])}, name
+    assert len({settings.model_dump_json() for settings in others}) == len(others)
+
+
 def variations(tmp_path, **document):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"config": "digits", **document}, sort_keys=False))
