@@ -88,8 +88,8 @@ def count_interval(chances: Floats, confidence: float) -> tuple[float, float]:
     distribution = np.ones(1)
     for chance in chances:
         distribution = np.convolve(distribution, [1 - chance, chance])
-    tail = (1 - confidence) / 2
-    low, high = np.searchsorted(distribution.cumsum(), [tail, 1 - tail])
+    outside = (1 - confidence) / 2
+    low, high = np.searchsorted(distribution.cumsum(), [outside, 1 - outside])
     return float(low), float(high)
 
 
