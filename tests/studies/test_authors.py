@@ -544,6 +544,9 @@ def test_the_committed_table_says_what_is_claimed():
         assert row["low"] < row["found"] < row["high"], "several seeds"
         row = cell(images, samples="JSMA", mu=mu, value="label_changes")
         assert row["found"] == pytest.approx(row["published"], abs=0.2)
+    ours = table[(table["part"] == "table 2 from images") & (table["network"] == "slice base")]
+    assert set(ours.loc[ours["samples"] == "C&W", "verdict"]) == {"reproduced"}
+    assert set(ours["samples"]) == {"C&W", "JSMA"}
     assert cell(table, value="accuracy_percent")["found"] == 98.71
     both = table[table["part"] == "kappa"].groupby("samples")["value"].nunique()
     assert both.to_dict() == {"C&W": 2, "FGSM": 2, "JSMA": 2}
