@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+FROM_A_CLONE = "in a clone: pip install -e ."
+
 
 class NMutantError(Exception):
     """Base class: something the user can put right, said in one line.
@@ -47,3 +49,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """What an error says first, at most 200 characters; its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def not_installed(library: str) -> str:
+    """What to do where a library is missing that nmutant's dependencies bring."""
+    return f"{library} is not installed; install nmutant with its dependencies ({FROM_A_CLONE})"

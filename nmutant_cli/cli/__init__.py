@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 
 import click
 
 from nmutant_cli import __version__
-from nmutant_cli.errors import NMutantError
+from nmutant_cli.errors import NMutantError, not_installed
 
 COMMANDS = {
     "train": "stages:train",
@@ -67,6 +68,11 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except NMutantError as error:
             raise OneLineError(" ".join(str(error).split())) from error
+        except ModuleNotFoundError as error:
+            library = (error.name or "").partition(".")[0]
+            if not library or importlib.util.find_spec(library) is not None:
+                raise
+            raise OneLineError(not_installed(library)) from error
         except KeyboardInterrupt:
             click.echo("\nStopped. What was finished is kept: the same command goes on.", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None

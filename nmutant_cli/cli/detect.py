@@ -202,15 +202,13 @@ def _rows(detector: Detector, items: Iterator[Item]) -> Iterator[dict[str, Any]]
 def _printed(rows: Iterator[dict[str, Any]], form: str) -> Iterator[str]:
     """Print the rows, as they come unless they have to be aligned; yields the verdicts."""
     if form == "table":
-        import pandas as pd
-
-        from nmutant_cli.report.tables import to_text
+        from nmutant_cli.report.text import rows_to_text
 
         kept = list(rows)
         shown = [
             row | {name: f"{row[name]:.4f}" for name in ("kappa", "lower", "upper")} for row in kept
         ]
-        click.echo(to_text(pd.DataFrame(shown, columns=list(COLUMNS))))
+        click.echo(rows_to_text(shown))
         yield from (row["verdict"] for row in kept)
         return
     writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")

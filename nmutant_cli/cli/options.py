@@ -179,7 +179,7 @@ def opened(
     log = prepare(quiet, verbose)
     spread = ray is not None or (workers or 1) > 1
     if spread and importlib.util.find_spec("ray") is None:
-        raise ConfigError("--workers and --ray: Ray is not installed; pip install 'nmutant[ray]'")
+        raise ConfigError("--workers and --ray: Ray is not installed: pip install ray")
 
     from nmutant_cli.pipeline.run_folder import RunFolder
 

@@ -12,8 +12,6 @@ from nmutant_cli.config.loading import config_folder, json_schema, load
 from nmutant_cli.errors import ArtifactError, ConfigError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from nmutant_cli.detection.sprt import SequentialTest
 
 config_option, set_option = OPTIONS[:2]
@@ -57,7 +55,7 @@ def plan(
             "give a number to plan with, such as --kappa1 0.002"
         )
     from nmutant_cli.detection.sprt import SequentialTest
-    from nmutant_cli.report.tables import number, to_text
+    from nmutant_cli.report.text import number, rows_to_text
 
     tests: dict[str, dict[float, SequentialTest]] = {
         rule: {
@@ -72,7 +70,7 @@ def plan(
         }
         for rule in detection.rules
     }
-    click.echo(to_text(_table(tests)))
+    click.echo(rows_to_text(_rows(tests)))
     click.echo()
     percent = {"alpha": 100 * detection.alpha, "beta": 100 * detection.beta}
     click.echo(LEGEND.format(**percent, cap=detection.cap))
@@ -91,13 +89,11 @@ def plan(
         click.echo(output / "plan.png")
 
 
-def _table(tests: dict[str, dict[float, SequentialTest]]) -> pd.DataFrame:
-    import pandas as pd
-
+def _rows(tests: dict[str, dict[float, SequentialTest]]) -> list[dict[str, str | float]]:
     from nmutant_cli.detection.exact import curves
-    from nmutant_cli.report.tables import number
+    from nmutant_cli.report.text import number
 
-    rows = []
+    rows: list[dict[str, str | float]] = []
     for rule, by_mu in tests.items():
         for mu, test in by_mu.items():
             at = curves(test, [0, test.p0, test.p1, 0.1])
@@ -117,7 +113,7 @@ def _table(tests: dict[str, dict[float, SequentialTest]]) -> pd.DataFrame:
                     "mean@0.1": at.mean_mutations[3],
                 }
             )
-    return pd.DataFrame(rows)
+    return rows
 
 
 @click.command("estimate", epilog=examples("nmutant estimate --config mnist"))

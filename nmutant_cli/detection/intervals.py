@@ -17,12 +17,30 @@ def clopper_pearson(count: int, n: int, confidence: float = 0.95) -> tuple[float
 
     Clopper and Pearson (Biometrika 26, 1934). (0, 1) for no tries.
     """
-    from scipy.stats import beta
-
+    if n == 0:
+        return 0.0, 1.0
     tail = (1 - confidence) / 2
-    lower = float(beta.ppf(tail, count, n - count + 1)) if count else 0.0
-    upper = float(beta.isf(tail, count + 1, n - count)) if count < n else 1.0
-    return lower, upper
+
+    def lowest(count: int) -> float:
+        if count == 0:
+            return 0.0
+        # Where P(Binomial(n, p) >= count), which rises with p, reaches the tail: halve the way.
+        below, above = 0.0, count / n
+        for _ in range(60):
+            middle = (below + above) / 2
+            reached = binomial(n, middle)[count:].sum() >= tail
+            below, above = (below, middle) if reached else (middle, above)
+        return above
+
+    return lowest(count), 1 - lowest(n - count)
+
+
+def binomial(n: int, p: float) -> Floats:
+    """P(Binomial(n, p) = k) for k from 0 to n, ``(n + 1,)``; 0 < p < 1 where n is above 0."""
+    k = np.arange(n + 1)
+    log_factorial = np.array([math.lgamma(i + 1) for i in range(n + 1)])
+    log = log_factorial[n] - log_factorial - log_factorial[::-1]
+    return np.exp(log + k * math.log(p) + (n - k) * math.log1p(-p))
 
 
 def anytime(count: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tuple[Floats, Floats]:

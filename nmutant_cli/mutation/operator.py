@@ -203,7 +203,8 @@ def apply(
     for i in range(len(m)):
         if m.kind[i] in (TRANSLATION, ROTATION):
             mutated[i] = _moved(mutated[i], affine[i])
-        mutated[i] += step * m.warp[i, 3] * (mutated[i] - np.float32(0.5))
+        if m.kind[i] == CONTRAST:
+            mutated[i] += step * m.warp[i, 3] * (mutated[i] - np.float32(0.5))
         top, left, height, width = m.top[i], m.left[i], m.height[i], m.width[i]
         inside = (slice(top, top + height), slice(left, left + width))
         mutated[i][inside] += step * m.level[i]
@@ -213,13 +214,18 @@ def apply(
 
 
 def _moved(image: AnyArray, affine: AnyArray) -> AnyArray:
-    from scipy import ndimage  # the paper's own kinds do without
-
-    def channel(values: AnyArray) -> AnyArray:
-        turn, offset = affine[:, :2], affine[:, 2]
-        return ndimage.affine_transform(values, turn, offset, order=1, mode="nearest")
-
-    return np.stack([channel(image[..., c]) for c in range(image.shape[2])], axis=-1)
+    """Each place takes the value at ``affine @ (row, column, 1)``, between four pixels; the edge
+    goes on outside."""
+    rows, columns = image.shape[:2]
+    place = np.indices((rows, columns)).reshape(2, -1)
+    at = affine[:, :2].astype(np.float64) @ place + affine[:, 2:]
+    row, column = at[0].clip(0, rows - 1), at[1].clip(0, columns - 1)
+    top, left = row.astype(int), column.astype(int)
+    bottom, right = np.minimum(top + 1, rows - 1), np.minimum(left + 1, columns - 1)
+    down, across = (row - top)[:, None], (column - left)[:, None]
+    above = image[top, left] * (1 - across) + image[top, right] * across
+    below = image[bottom, left] * (1 - across) + image[bottom, right] * across
+    return (above * (1 - down) + below * down).reshape(image.shape)
 
 
 class MutationStream:

@@ -11,7 +11,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from nmutant_cli.errors import ModelError
+from nmutant_cli.errors import ModelError, not_installed
 
 TRAINING = ("tensorflow", "jax", "torch")
 """Keras's other backends (``numpy``) label images but train nothing."""
@@ -19,6 +19,8 @@ TRAINING = ("tensorflow", "jax", "torch")
 
 def require() -> None:
     """Raise ModelError unless Keras can be imported with its backend."""
+    if importlib.util.find_spec("keras") is None:
+        raise ModelError(not_installed("keras"))
     try:
         import keras  # noqa: F401
     except (ImportError, ValueError) as error:

@@ -35,7 +35,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nmutant_cli.detection.exact import Mixture
-from nmutant_cli.detection.intervals import clopper_pearson
+from nmutant_cli.detection.intervals import binomial, clopper_pearson
 from nmutant_cli.detection.sprt import SequentialTest, TestBatch
 from nmutant_cli.errors import ConfigError, DataError
 from nmutant_cli.own_model.calibration import Evidence, Promise, Rate, Requirement
@@ -86,12 +86,8 @@ class Kappas:
 
 def allowed_alarms(n: int, target: float, probability: float) -> int:
     """The largest a with P(Binomial(n, target) <= a) <= 1 - probability; -1 if there is none."""
-    from scipy.stats import binom
-
-    a = int(binom.ppf(1 - probability, n, target))
-    while a >= 0 and binom.cdf(a, n, target) > 1 - probability:
-        a -= 1
-    return a
+    chances = binomial(n, target).cumsum()
+    return int(np.searchsorted(chances, 1 - probability, side="right")) - 1
 
 
 def images_needed(target: float, probability: float) -> int:

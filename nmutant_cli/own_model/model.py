@@ -114,7 +114,9 @@ def _onnx(name: str, network: ModelIdentity) -> OwnModel:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ModelError(f"{name}: needs onnxruntime: pip install 'nmutant[onnx]'") from error
+        raise ModelError(
+            f"{name}: onnxruntime is not installed: pip install onnxruntime"
+        ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
     try:

@@ -16,6 +16,7 @@ import pandas as pd
 from nmutant_cli.detection.intervals import mean_interval
 from nmutant_cli.errors import ArtifactError
 from nmutant_cli.mutation.sensitivity import half_width
+from nmutant_cli.report.text import SHORTEST, aligned, number
 from nmutant_cli.types import Bools
 
 NORMAL = "normal"
@@ -26,9 +27,6 @@ DETECTION_COLUMNS = ("samples", "rule", "mu", "verdict", "mutations", "label_cha
 
 WHOLE = ("n", "adversary", "identified", "undecided")
 """Columns of counts."""
-
-SHORTEST = ("step_size", "mu", "kappa1")
-"""Columns of settings, written without trailing zeros. Other numbers are given two decimals."""
 
 
 def means(
@@ -185,11 +183,6 @@ def _equal(column: pd.Series, value: float) -> Bools:
     return close
 
 
-def number(value: float) -> str:
-    """``value`` with up to six significant digits and no trailing zeros: 1.0 -> "1"."""
-    return f"{value:.6g}"
-
-
 def formatted(frame: pd.DataFrame) -> pd.DataFrame:
     """``frame`` as text, the same on every machine: what is written, printed and shown.
 
@@ -225,11 +218,5 @@ def to_csv(frame: pd.DataFrame) -> str:
 
 def to_text(frame: pd.DataFrame) -> str:
     """A table as aligned plain text for the terminal, without a line end after the last row."""
-    cells = formatted(frame)
-    aligned = []
-    for column in frame.columns:
-        lines = [str(column), *cells[column]]
-        width = max(map(len, lines))
-        right = is_numeric(frame[column])
-        aligned.append([line.rjust(width) if right else line.ljust(width) for line in lines])
-    return "\n".join("  ".join(line).rstrip() for line in zip(*aligned, strict=True))
+    right = [column for column in frame.columns if is_numeric(frame[column])]
+    return aligned({str(name): list(cells) for name, cells in formatted(frame).items()}, right)

@@ -32,7 +32,8 @@ from nmutant_cli.own_model.calibration import Requirement
 from nmutant_cli.own_model.guarantee import Changes, choose, decide
 from nmutant_cli.own_model.model import labels_under
 from nmutant_cli.pipeline.experiment import Experiment
-from nmutant_cli.report.tables import NORMAL, number
+from nmutant_cli.report.tables import NORMAL
+from nmutant_cli.report.text import number
 from nmutant_cli.seeding import stream
 from nmutant_cli.studies.study import Findings, Inputs
 from nmutant_cli.types import Images, Verdict

@@ -25,7 +25,8 @@ from nmutant_cli.pipeline.experiment import Experiment
 from nmutant_cli.pipeline.kappa import kappa_csv
 from nmutant_cli.pipeline.run_folder import copy_samples
 from nmutant_cli.pipeline.samples import from_8_bits
-from nmutant_cli.report.tables import number, table1, table2
+from nmutant_cli.report.tables import table1, table2
+from nmutant_cli.report.text import number
 from nmutant_cli.studies.study import Findings, Inputs
 
 

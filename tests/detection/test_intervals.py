@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.special import beta
 from scipy.stats import binom
 
 from nmutant_cli.detection.exact import ends
 from nmutant_cli.detection.intervals import (
     anytime,
+    binomial,
     clopper_pearson,
     count_interval,
     mean_interval,
@@ -29,6 +31,22 @@ from nmutant_cli.mutation.sensitivity import half_width
 )
 def test_clopper_pearson(count, n, expected):
     assert clopper_pearson(count, n) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 7, 60, 900])
+@pytest.mark.parametrize("confidence", [0.9, 0.999])
+def test_clopper_pearson_is_that_of_the_beta_distribution(n, confidence):
+    tail = (1 - confidence) / 2
+    for count in {1, n // 3, n // 2, n - 1} - {0, n}:
+        low = stats.beta.ppf(tail, count, n - count + 1)
+        high = stats.beta.isf(tail, count + 1, n - count)
+        assert clopper_pearson(count, n, confidence) == pytest.approx((low, high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "p"), [(0, 0.3), (1, 0.5), (40, 0.999), (20_000, 0.01)])
+def test_binomial_is_that_of_scipy(n, p):
+    expected = binom.pmf(np.arange(n + 1), n, p)
+    np.testing.assert_allclose(binomial(n, p), expected, rtol=1e-8, atol=1e-300)
 
 
 @pytest.mark.parametrize("p", [0.01, 0.3, 0.77])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import ndimage, stats
 
 from nmutant_cli.config.settings import Mutation
 from nmutant_cli.mutation.operator import (
@@ -189,6 +189,21 @@ def test_a_quarter_turn_is_that_of_numpy():
     inner = np.s_[1:-1, 1:-1]
     candidates = [np.rot90(images[0], k) for k in (1, 3)]
     assert any(np.allclose(turned[inner], c[inner], atol=1e-4) for c in candidates)
+
+
+@pytest.mark.parametrize("kind", ["rotation", "translation"])
+@pytest.mark.parametrize("shape", [(28, 28, 1), (9, 17, 3), (1, 5, 1)])
+def test_moving_is_that_of_scipy(kind, shape):
+    images = np.random.default_rng(0).random((20, *shape), np.float32)
+    drawn = one_kind(kind, 20, shape)
+    moved = apply(images, drawn, 5.0)
+    for i, affine in enumerate(drawn.affine(5.0, shape)):
+        for c in range(shape[2]):
+            turn, offset = affine[:, :2], affine[:, 2]
+            expected = ndimage.affine_transform(
+                images[i, ..., c], turn, offset, order=1, mode="nearest"
+            )
+            np.testing.assert_allclose(moved[i, ..., c], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("step", [0.5, 4.0])

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from nmutant_cli.paper.published import TABLE1_KEY, table1
 from nmutant_cli.report.figures.style import GREY, styled
-from nmutant_cli.report.tables import number
+from nmutant_cli.report.text import number
 
 
 @styled

@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 from nmutant_cli.detection.exact import curves
 from nmutant_cli.detection.sprt import SequentialTest
 from nmutant_cli.report.figures.style import GREY, MARKERS, log_axis, styled
-from nmutant_cli.report.tables import number
+from nmutant_cli.report.text import number
 
 LOG_BELOW = 0.05
 """The p0 below which the axis of kappa is logarithmic."""

@@ -11,7 +11,8 @@ from matplotlib.ticker import FixedLocator, PercentFormatter
 
 from nmutant_cli.report.figures.style import GREY, colours, styled
 from nmutant_cli.report.roc import roc_curve
-from nmutant_cli.report.tables import NORMAL, number
+from nmutant_cli.report.tables import NORMAL
+from nmutant_cli.report.text import number
 
 
 @styled

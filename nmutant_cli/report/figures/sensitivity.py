@@ -23,7 +23,8 @@ from nmutant_cli.report.figures.style import (
     log_axis,
     styled,
 )
-from nmutant_cli.report.tables import NORMAL, number
+from nmutant_cli.report.tables import NORMAL
+from nmutant_cli.report.text import number
 from nmutant_cli.types import Floats
 
 LOG_FROM = 20

@@ -14,7 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from nmutant_cli.report.tables import NORMAL, number
+from nmutant_cli.report.tables import NORMAL
+from nmutant_cli.report.text import number
 from nmutant_cli.types import AnyArray, Floats
 
 P = ParamSpec("P")
