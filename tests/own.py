@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    import keras
 
 SHAPE = (8, 8, 1)
 CLASSES = 3
@@ -15,6 +18,7 @@ KERNEL = rng.normal(0, 0.5, (3, 3, 1, 4)).astype(np.float32)
 BIAS = rng.normal(0, 0.1, 4).astype(np.float32)
 WEIGHTS = rng.normal(0, 0.3, (6 * 6 * 4, CLASSES)).astype(np.float32)
 OFFSET = rng.normal(0, 0.1, CLASSES).astype(np.float32)
+ONNX_WEIGHTS = ("kernel", "bias", "weights", "offset")
 IMAGES8 = rng.integers(0, 256, (12, *SHAPE), dtype=np.uint8)
 IMAGES = IMAGES8.astype(np.float32) / np.float32(255)
 
@@ -31,6 +35,8 @@ def labels(images):
 
 
 def network() -> keras.Model:
+    import keras
+
     model = keras.Sequential(
         [
             keras.Input(SHAPE),
@@ -41,6 +47,21 @@ def network() -> keras.Model:
     )
     model.set_weights([KERNEL, BIAS, WEIGHTS, OFFSET])
     return model
+
+
+def module():
+    """The network in PyTorch, with dropout that is to be off."""
+    import torch
+    from torch import nn
+
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Dropout(0.5), nn.Flatten())
+    net.append(nn.Linear(6 * 6 * 4, CLASSES))
+    first = WEIGHTS.reshape(6, 6, 4, CLASSES).transpose(2, 0, 1, 3).reshape(-1, CLASSES)
+    arrays = (KERNEL.transpose(3, 2, 0, 1), BIAS, first.T, OFFSET)
+    with torch.no_grad():
+        for parameter, array in zip(net.parameters(), arrays, strict=True):
+            parameter.copy_(torch.tensor(array.copy()))
+    return net
 
 
 def save_onnx(path: Path, channels_first: bool = True, batch: str | int = "n") -> None:
@@ -60,12 +81,8 @@ def save_onnx(path: Path, channels_first: bool = True, batch: str | int = "n") -
     if not channels_first:
         nodes.insert(0, node("Transpose", ["x"], ["first"], perm=[0, 3, 1, 2]))
         shape = [batch, 8, 8, 1]
-    arrays = {
-        "kernel": KERNEL.transpose(3, 2, 0, 1),
-        "bias": BIAS,
-        "weights": WEIGHTS,
-        "offset": OFFSET,
-    }
+    values = (KERNEL.transpose(3, 2, 0, 1), BIAS, WEIGHTS, OFFSET)
+    arrays = dict(zip(ONNX_WEIGHTS, values, strict=True))
     graph = helper.make_graph(
         nodes,
         "own",

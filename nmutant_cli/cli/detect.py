@@ -6,22 +6,23 @@ import csv
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from nmutant_cli.cli.options import OPTIONS, examples, experiment_command, prepare, show
+from nmutant_cli.cli.options import OPTIONS, examples, experiment_command, show
 from nmutant_cli.cli.own import IMAGES_HELP, MODEL_HELP, open_model, usable
+from nmutant_cli.cli.scaling import SCALING, scaling_options
 from nmutant_cli.errors import ConfigError
 
 if TYPE_CHECKING:
+    from nmutant_cli.own_model.answers import OwnModel
     from nmutant_cli.own_model.calibration import Calibration
     from nmutant_cli.own_model.detector import Detector
     from nmutant_cli.own_model.images import Item
-    from nmutant_cli.own_model.model import OwnModel
     from nmutant_cli.pipeline.experiment import Experiment
 
 ADVERSARIAL_FOUND = 3
@@ -70,6 +71,7 @@ def own_images(
 )
 @click.option("--model", metavar="MODEL", help=MODEL_HELP)
 @click.option("--images", metavar="PATH", help=IMAGES_HELP)
+@scaling_options
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
@@ -102,6 +104,7 @@ def detect(
     any_model: bool,
     form: str,
     fail_on_adversarial: bool,
+    scaled: Mapping[str, Any],
     **common: Any,
 ) -> None:
     """Say which images are adversarial: of your own model, or of an experiment.
@@ -118,7 +121,7 @@ def detect(
         for name in ctx.params
         if ctx.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
     }
-    if not given & {*OWN, "any_model", "form", "fail_on_adversarial"}:
+    if not given & {*OWN, *SCALING, "any_model", "form", "fail_on_adversarial"}:
         if not given & {*EXPERIMENT}:
             raise ConfigError(
                 "say what is to be judged: your own images (--model, --images, --calibration) or "
@@ -132,11 +135,10 @@ def detect(
         raise ConfigError(
             f"--{missing} is missing: --model, --images and --calibration go together"
         )
-    prepare(common["quiet"])
     from nmutant_cli.own_model.calibration import Calibration
 
     settings = Calibration.load(calibration)
-    opened = open_model(model, common["quiet"])
+    opened = open_model(model, common["quiet"], scaled)
     _fits(str(calibration), settings, opened, any_model)
     counts = own_images(opened, images, settings, form, common["seed"] or 0, common["quiet"])
     if fail_on_adversarial and counts["adversarial"]:
@@ -168,14 +170,17 @@ def _fits(name: str, calibration: Calibration, model: OwnModel, any_model: bool)
                 f"{name}: image_shape: calibrated with {shape}, but {model.network.name} takes "
                 f"{model.shape}"
             )
-    if calibration.network is not None and calibration.network != model.network:
-        said = (
-            f"{name}: calibrated for {calibration.network.name}, which is not the same file; "
-            "nothing is promised of another model"
-        )
-        if not any_model:
-            raise ConfigError(f"{said}; calibrate this one, or give --any-model")
-        click.echo(said, err=True)
+    known = calibration.network
+    if known is None or known == model.network:
+        return
+    said = f"{name}: calibrated for {known.name}"
+    if known == model.network.model_copy(update={"scaling": known.scaling}):
+        how = f"with {known.scaling}" if known.scaling else "without --scale, --mean and --std"
+        raise ConfigError(f"{said} {how}; give the same")
+    said += ", which is not the same file; nothing is promised of another model"
+    if not any_model:
+        raise ConfigError(f"{said}; calibrate this one, or give --any-model")
+    click.echo(said, err=True)
 
 
 def _rows(detector: Detector, items: Iterator[Item]) -> Iterator[dict[str, Any]]:

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmutant_cli.cli.options import OPTIONS, opened, prepare, quiet_imports
+from nmutant_cli.cli.scaling import scaling_options
 from nmutant_cli.config.loading import load
 from nmutant_cli.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from nmutant_cli.own_model.answers import OwnModel, Shape
     from nmutant_cli.own_model.calibration import Calibration, Rate
     from nmutant_cli.own_model.images import Item
-    from nmutant_cli.own_model.model import OwnModel, Shape
     from nmutant_cli.types import Images
 
-MODEL_HELP = "A .keras or .onnx file, or package.module:function from images to labels or scores."
+MODEL_HELP = (
+    "A .keras, .onnx or .pt2 file, or package.module:function from images to labels or scores."
+)
 IMAGES_HELP = "A folder of images, an image, an .npy or .npz file, or - for a list of paths."
 
 config_option, set_option, run_dir_option = OPTIONS[:3]
@@ -31,6 +34,7 @@ share = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.option("--model", metavar="MODEL", help=MODEL_HELP)
 @click.option("--images", metavar="PATH", help=f"Clean ones it was not trained on. {IMAGES_HELP}")
 @click.option("--adversarial", metavar="PATH", help=f"Adversarial ones. {IMAGES_HELP}")
+@scaling_options
 @click.option(
     "--config",
     metavar="NAME_OR_PATH",
@@ -83,6 +87,7 @@ def calibrate(
     run_dir: Path | None,
     out: Path,
     quiet: bool,
+    scaled: Mapping[str, Any],
     **choice: Any,
 ) -> None:
     """Choose a test that keeps a false-alarm rate, with a guarantee.
@@ -95,27 +100,27 @@ def calibrate(
     if config is not None:
         if model or images or adversarial:
             raise ConfigError("--config stands instead of --model, --images and --adversarial")
+        if scaled:
+            raise ConfigError("--scale, --mean and --std go with --model")
         calibration = _of_experiment(config, overrides, run_dir, quiet, choice)
     elif model is None or images is None:
         raise ConfigError("give --model and --images, or --config")
     elif overrides or run_dir:
         raise ConfigError("--set and --run-dir go with --config")
     else:
-        calibration = _of_own(model, images, adversarial, quiet, choice)
+        opened_model = open_model(model, quiet, scaled)
+        calibration = _of_own(opened_model, images, adversarial, quiet, choice)
     calibration.save(out)
     click.echo(_summary(calibration))
     click.echo(f"\n{out}")
 
 
 def _of_own(
-    name: str, images: str, adversarial: str | None, quiet: bool, choice: Mapping[str, Any]
+    model: OwnModel, images: str, adversarial: str | None, quiet: bool, choice: Mapping[str, Any]
 ) -> Calibration:
-    prepare(quiet)
     import numpy as np
 
     from nmutant_cli.own_model.calibrate import calibrate
-
-    model = open_model(name, quiet)
 
     def stacked(path: str, shape: Any) -> Images:
         return np.stack([item.image for item in usable(path, shape) if item.image is not None])
@@ -205,9 +210,11 @@ def _rate(rate: Rate) -> str:
     return f"{rate.rate:.2%} ({rate.count} of {rate.images}; 95% interval {low:.2%} to {high:.2%})"
 
 
-def open_model(name: str, quiet: bool) -> OwnModel:
-    """The user's model; how an ONNX file was read is said on stderr."""
+def open_model(name: str, quiet: bool, scaled: Mapping[str, Any]) -> OwnModel:
+    """The user's model; how its file was read is said on stderr."""
+    prepare(quiet)
     from nmutant_cli.own_model import model as own_model
+    from nmutant_cli.own_model.scaling import scaling
 
     if name.endswith(".keras") and "keras" not in sys.modules:
         with quiet_imports():
@@ -215,7 +222,7 @@ def open_model(name: str, quiet: bool) -> OwnModel:
 
             backend.require()
             import keras  # noqa: F401 - its import talks
-    model = own_model.open_model(name)
+    model = own_model.open_model(name, scaling(**scaled) if scaled else None)
     if model.note and not quiet:
         click.echo(f"{name}: {model.note}", err=True)
     return model

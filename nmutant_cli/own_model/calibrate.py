@@ -11,9 +11,10 @@ import numpy as np
 from nmutant_cli.config.settings import Mutation
 from nmutant_cli.errors import ConfigError, DataError
 from nmutant_cli.mutation.sensitivity import Labeller, changes_of, checked, streams
+from nmutant_cli.own_model.answers import Answer
 from nmutant_cli.own_model.calibration import Calibration, ModelIdentity, Requirement
 from nmutant_cli.own_model.guarantee import Chosen, choose, parts
-from nmutant_cli.own_model.model import Answer, labels_under
+from nmutant_cli.own_model.model import labels_under
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import AnyArray, Bools, Images
 
@@ -68,7 +69,7 @@ def calibrate(
     mutation = mutation or Mutation()
     requirement = Requirement(target, probability, power, alpha, beta)
     images, attacked = _checked(clean, adversarial, requirement, kappa, step_sizes)
-    label = labels_under(predict, mutation, batch_size)
+    label = labels_under(predict, mutation, batch_size, images.shape[1:])
     measured = partial(_changes, label, step_sizes, mutation, seed, mutations, progress)
     chosen = choose(
         measured(images),

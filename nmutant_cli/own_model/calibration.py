@@ -26,6 +26,7 @@ from nmutant_cli.config.settings import Mutation
 from nmutant_cli.detection.sprt import SequentialTest
 from nmutant_cli.errors import ConfigError
 from nmutant_cli.files import replacing
+from nmutant_cli.own_model.scaling import Scaling
 
 Share = Annotated[Number, Field(ge=0, le=1)]
 
@@ -58,10 +59,14 @@ class Requirement:
 
 
 class ModelIdentity(Section):
-    """Which model was calibrated: its name as given and, for a file, its content."""
+    """Which model was calibrated: its name as given and, for a file, its content.
+
+    ``scaling``: what it was given of an image, where that was not the image itself.
+    """
 
     name: str
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    scaling: Scaling | None = None
 
 
 class Promise(Section):

@@ -11,8 +11,9 @@ import numpy as np
 from nmutant_cli.detection.detect import detect
 from nmutant_cli.detection.intervals import anytime
 from nmutant_cli.mutation.sensitivity import Subjects, checked, majority_of, streams
+from nmutant_cli.own_model.answers import Answer
 from nmutant_cli.own_model.calibration import Calibration
-from nmutant_cli.own_model.model import Answer, labels_under
+from nmutant_cli.own_model.model import labels_under
 from nmutant_cli.types import AnyArray, Bools, Floats, Images, Ints, Labels, Verdict
 
 TOGETHER = 250
@@ -88,7 +89,9 @@ class Detector:
         self.seed, self.batch_size, self.confidence = seed, batch_size, confidence
         self._test = calibration.test
         self._seed = secrets.randbits(64) if seed is None else seed
-        self._label = labels_under(predict, calibration.mutation, batch_size)(calibration.step_size)
+        shape = calibration.image_shape
+        label = labels_under(predict, calibration.mutation, batch_size, shape)
+        self._label = label(calibration.step_size)
 
     def detect(self, images: AnyArray) -> Verdicts:
         """The verdict on each of ``images``, float32 ``(n, h, w, c)`` in [0, 1].

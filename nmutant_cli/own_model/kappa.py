@@ -7,7 +7,8 @@ import numpy as np
 from nmutant_cli.config.settings import Mutation
 from nmutant_cli.errors import ConfigError
 from nmutant_cli.mutation.sensitivity import changes_of, checked, streams
-from nmutant_cli.own_model.model import Answer, labels_under
+from nmutant_cli.own_model.answers import Answer
+from nmutant_cli.own_model.model import labels_under
 from nmutant_cli.types import AnyArray, Floats
 
 
@@ -36,6 +37,6 @@ def kappa(
     if mutations < 1:
         raise ConfigError(f"mutations: {mutations} is not allowed; it must be 1 or more")
     images = checked(images, None)
-    label = labels_under(predict, Mutation(), batch_size=1000)(step_size)
+    label = labels_under(predict, Mutation(), 1000, images.shape[1:])(step_size)
     sources = streams(images, Mutation(), seed, "kappa")
     return changes_of(label, images, sources, mutations).mean(axis=1)

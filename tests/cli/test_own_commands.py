@@ -131,7 +131,7 @@ def test_a_list_on_standard_input(here):
         ({"images": "absent"}, "absent: no such file or folder"),
         ({"images": "empty"}, "empty: there is no file in this folder"),
         ({"model": "absent.keras"}, "absent.keras: no such model file"),
-        ({"model": "net.pt"}, "net.pt: not a model; give a .keras file, an .onnx file, or"),
+        ({"model": "net.pt"}, "net.pt: not a model; give a .keras, .onnx or .pt2 file, or"),
         ({"model": "own:IMAGES"}, "own:IMAGES: is of type ndarray, not a function"),
         ({"model": "own:KERNEL.mean"}, "own:KERNEL.mean: failed on images of shape"),
         ({"model": "numpy:squeeze"}, "the model gave float32 of shape (12, 8, 8) for 12 images;"),
@@ -300,3 +300,64 @@ def test_the_page_for_users_runs_as_it_stands(here, monkeypatch):
         assert done.code == 0, done.stderr
     verdicts = [line.split()[1] for line in done.stdout.splitlines()[1:]]
     assert verdicts == [Verdict(v).name.lower() for v in names["found"].verdict]
+
+
+def scaled_network():
+    """The network for values of mean 127.5 and deviation 63.75: the test one, told so."""
+    import keras
+
+    undo = keras.layers.Rescaling(63.75 / 255, 127.5 / 255)
+    return keras.Sequential([keras.Input(own.SHAPE), undo, own.network()])
+
+
+RANGE = ["--scale", "255", "--mean", "127.5", "--std", "63.75"]
+
+
+def test_a_model_of_another_range(clean):
+    scaled_network().save("net.keras")
+    expected = detect("--format", "csv").stdout
+    done = detect("--format", "csv", *RANGE, model="net.keras")
+    assert done.stdout == expected
+    assert detect("--format", "csv", model="net.keras").stdout != expected
+    given = ["--images", "clean.npy", "--adversarial", "in", *CHEAP, "--out"]
+    plain = nmutant("calibrate", "--model", "own:labels", *given, "plain.yaml")
+    made = nmutant("calibrate", "--model", "net.keras", *RANGE, *given, "made.yaml")
+    assert made.stdout == plain.stdout.replace("plain", "made")
+    said = "made.yaml: calibrated for net.keras with --scale 255 --mean 127.5 --std 63.75;"
+    assert detect(model="net.keras", calibration="made.yaml").error.startswith(said)
+    assert detect(*RANGE, model="net.keras", calibration="made.yaml").code == 0
+    assert nmutant("calibrate", "--model", "net.keras", *given, "raw.yaml").code == 0
+    said = "raw.yaml: calibrated for net.keras without --scale, --mean and --std; give the same"
+    assert detect(*RANGE, model="net.keras", calibration="raw.yaml").error == said
+    assert detect("--scale", "1", model="net.keras", calibration="raw.yaml").code == 0
+
+
+def test_an_onnx_file_of_another_range(here):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    own.save_onnx(here / "net.onnx")
+    twice = Detector(lambda images: own.labels(2 * images - np.float32(0.5)), "c.yaml")
+    found = twice.detect(own.IMAGES)
+    done = detect("--format", "csv", "-q", "--scale", "2", "--mean", "0.5", model="net.onnx")
+    changes = [int(row["changes"]) for row in csv.DictReader(io.StringIO(done.stdout))]
+    assert changes == found.changes.tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--mean", "0.1,x"], "--mean: '0.1,x' is not allowed; give a number, or one for each"),
+        (["--std", "0"], "std: (0.0,) is not allowed; give a number above 0"),
+        (["--scale", "1,2"], "scale: (1.0, 2.0) is not allowed; give a number above 0"),
+        (["--mean", "1,2,3"], "mean: has 3 values, the images have 1 channels"),
+    ],
+)
+def test_scalings_that_cannot_be(here, arguments, said):
+    assert said in detect(*arguments, model="net.keras").error
+
+
+def test_the_range_of_a_function_is_its_own(here):
+    assert detect(*RANGE).error.startswith("own:labels: takes images in [0, 1];")
+    given = ["--config", "digits", "--scale", "2", "--out", "made.yaml"]
+    assert "--scale, --mean and --std go with --model" in nmutant("calibrate", *given).error
+    assert "--model is missing" in nmutant("detect", "--scale", "2").error

@@ -14,7 +14,8 @@ from nmutant_cli.config.settings import Mutation
 from nmutant_cli.errors import ModelError
 from nmutant_cli.files import file_digest
 from nmutant_cli.mutation.operator import MutationStream, apply
-from nmutant_cli.own_model.model import as_labels, labels_under, open_model
+from nmutant_cli.own_model.answers import as_labels
+from nmutant_cli.own_model.model import labels_under, open_model
 
 
 def test_a_keras_file(tmp_path):
@@ -84,7 +85,12 @@ def test_the_folder_of_the_user_stands_last_and_only_while_his_module_is_importe
     [
         ("absent.keras", "absent.keras: no such model file"),
         ("absent.onnx", "absent.onnx: no such model file"),
-        ("model.h5", "model.h5: not a model; give a .keras file"),
+        (
+            "model.h5",
+            "model.h5: not a model; give a .keras, .onnx or .pt2 file, or",
+        ),
+        ("model.pth", "or package.module:function; it may hold code, which is never run"),
+        ("absent.pt2", "absent.pt2: no such model file"),
         ("no_such_module:f", "no_such_module:f: cannot be imported (ModuleNotFoundError"),
         (":f", ":f: cannot be imported"),
     ],

@@ -19,6 +19,7 @@ FLOORS = (
     ("detection",),
     ("attacks", "detectors"),
     ("own_model", "report"),
+    ("torch",),
     ("pipeline",),
     ("studies",),
     ("cli",),
