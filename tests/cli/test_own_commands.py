@@ -278,30 +278,6 @@ def test_calibrate_for_an_experiment(folder, tmp_path):
     assert made.image_shape == (28, 28, 1)
 
 
-def test_the_page_for_users_runs_as_it_stands(here, monkeypatch):
-    """docs/own-model.md, with small images instead of the reader's own."""
-    page = (ROOT / "docs" / "own-model.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 10
-    rng = np.random.default_rng(0)
-    np.save("clean.npy", rng.random((120, *own.SHAPE), dtype=np.float32))
-    np.save("adversarial.npy", own.IMAGES)
-    np.save("new.npy", own.IMAGES)
-    (here / "net.keras").rename("mine.keras")
-    monkeypatch.setattr("nmutant_cli.own_model.guarantee.ODDS", (8.0,))  # for speed
-    names: dict = {}
-    exec(compile(code, "own-model.md", "exec"), names)
-    assert len(names["found"]) == 12
-    assert Calibration.load("mine.yaml") == names["calibration"]
-    commands = re.findall(r"^    (nmutant (?:calibrate|detect) .*)$", page, re.MULTILINE)
-    assert len(commands) == 2
-    for line in commands:
-        done = nmutant(*line.split()[1:])
-        assert done.code == 0, done.stderr
-    verdicts = [line.split()[1] for line in done.stdout.splitlines()[1:]]
-    assert verdicts == [Verdict(v).name.lower() for v in names["found"].verdict]
-
-
 def scaled_network():
     """The network for values of mean 127.5 and deviation 63.75: the test one, told so."""
     import keras
