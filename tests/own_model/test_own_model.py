@@ -10,12 +10,14 @@ import numpy as np
 import own
 import pytest
 
+from nmutant_cli import Calibration, Detector, calibrate, kappa
 from nmutant_cli.config.settings import Mutation
 from nmutant_cli.errors import ModelError
 from nmutant_cli.files import file_digest
 from nmutant_cli.mutation.operator import MutationStream, apply
 from nmutant_cli.own_model.answers import as_labels
 from nmutant_cli.own_model.model import labels_under, open_model
+from nmutant_cli.own_model.scaling import scaling
 
 
 def test_a_keras_file(tmp_path):
@@ -133,6 +135,36 @@ def test_a_keras_model_for_images_of_any_size():
     mutated = apply(own.IMAGES[:5], drawn, 4.0)
     expected = np.asarray(model(mutated)).argmax(axis=1)
     assert (label(own.IMAGES[:5], drawn) == expected).all()
+
+
+def test_large_images_are_asked_about_a_few_at_a_time(monkeypatch):
+    """A call of the model holds no more values than fit, and the result is the same."""
+    whole, asked = kappa(own.labels, own.IMAGES, 8, 30), []
+
+    def label(images):
+        asked.append(len(images))
+        return own.labels(images)
+
+    monkeypatch.setattr("nmutant_cli.own_model.model.VALUES", 7 * 64 + 5)
+    assert (kappa(label, own.IMAGES, 8, 30) == whole).all()
+    assert max(asked) == 7
+    calibration = Calibration(step_size=8, p0=0.05, p1=0.2, cap=90, image_shape=own.SHAPE)
+    found, few = (Detector(f, calibration).detect(own.IMAGES) for f in (own.labels, label))
+    assert (found.changes == few.changes).all()
+    clean = np.random.default_rng(0).random((100, *own.SHAPE), dtype=np.float32)
+    calibrate(label, clean, own.IMAGES, target=0.2, step_sizes=(8,), mutations=20)
+    assert max(asked) == 7
+
+
+def test_a_keras_file_with_a_mean_for_each_channel(tmp_path):
+    layers = [keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    model = keras.Sequential(layers)
+    model.save(tmp_path / "net.keras")
+    mean, std = [0.2, 0.5, 0.7], [0.1, 0.4, 2.0]
+    opened = open_model(str(tmp_path / "net.keras"), scaling(2, mean, std))
+    images = np.random.default_rng(0).random((5, 4, 4, 3), np.float32)
+    expected = np.asarray(model((2 * images - np.array(mean, np.float32)) / np.array(std)))
+    np.testing.assert_allclose(np.asarray(opened.predict(images)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
