@@ -23,7 +23,8 @@ test-slow: install  ## the slow tests too
 	$(BIN)/python -m pytest -m 'slow or not slow'
 
 EXTRAS := attacks/test_attack_oracles.py detectors/test_detectors.py networks/test_backends.py \
-  pipeline/test_workers.py pipeline/test_kills.py
+  pipeline/test_workers.py pipeline/test_kills.py own_model/test_pytorch.py own_model/test_sizes.py \
+  whole/test_own_page.py whole/test_light.py
 
 test-extras: install  ## the attacks beside Foolbox and ART, JAX, PyTorch, two Ray workers, kills
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
