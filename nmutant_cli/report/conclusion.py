@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from nmutant_cli.report.tables import NORMAL, number
+from nmutant_cli.report.tables import NORMAL
+from nmutant_cli.report.text import number
 
 
 def conclusion(
