@@ -149,9 +149,12 @@ def load(
         raise _error(f"{source}: {problem}") from error
 
 
-def validated(root: type[Valid], path: Path) -> Valid:
-    """The YAML file at ``path`` as a ``root``. Raises ConfigError naming file and field."""
-    document = read(path)
+def validated(root: type[Valid], path: Path, document: Mapping[str, Any] | None = None) -> Valid:
+    """The YAML file at ``path``, or what was `read` of it, as a ``root``.
+
+    Raises ConfigError naming file and field.
+    """
+    document = read(path) if document is None else document
     try:
         return root.model_validate(document)
     except ValidationError as error:

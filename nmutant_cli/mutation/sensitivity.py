@@ -17,9 +17,8 @@ from typing import Protocol
 import numpy as np
 
 from nmutant_cli.config.settings import Mutation
-from nmutant_cli.errors import DataError
 from nmutant_cli.mutation.operator import Mutations, MutationStream, apply, identity
-from nmutant_cli.types import AnyArray, Bools, Bounds, Floats, Images, Ints, Labels, Predict
+from nmutant_cli.types import Bools, Bounds, Floats, Images, Ints, Labels, Predict
 
 
 class Labeller(Protocol):
@@ -195,18 +194,3 @@ def streams(images: Images, mutation: Mutation, seed: int, purpose: str) -> list
         )
         for image in images
     ]
-
-
-def checked(images: AnyArray, shape: tuple[int, ...] | None) -> Images:
-    """``images`` as float32 ``(n, h, w, c)``. Raises DataError for what is no such array."""
-    array = np.asarray(images)
-    if array.dtype.kind != "f":
-        raise DataError(f"images must be floats in [0, 1], they are {array.dtype}")
-    if array.ndim != 4:
-        raise DataError(f"images must be (n, height, width, channels), they are {array.shape}")
-    if shape is not None and array.shape[1:] != tuple(shape):
-        raise DataError(f"images are {array.shape[1:]}, those calibrated with are {tuple(shape)}")
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2, 3)))
-    if len(bad):
-        raise DataError(f"image {bad[0]} has a value that is not finite")
-    return np.ascontiguousarray(array, np.float32)

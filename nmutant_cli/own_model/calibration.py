@@ -21,11 +21,11 @@ from nmutant_cli.config.fields import (
     PositiveInt,
     Section,
 )
-from nmutant_cli.config.loading import validated
+from nmutant_cli.config.loading import read, validated
 from nmutant_cli.config.settings import Mutation
 from nmutant_cli.detection.sprt import SequentialTest
 from nmutant_cli.errors import ConfigError
-from nmutant_cli.files import replacing
+from nmutant_cli.files import digest_of, replacing
 from nmutant_cli.own_model.scaling import Scaling
 
 Share = Annotated[Number, Field(ge=0, le=1)]
@@ -34,8 +34,10 @@ HEADER = """\
 # Written by `nmutant calibrate`, for `nmutant detect --calibration`.
 # With `probability`, over the choice of the clean images, the share of normal inputs that are
 # called adversarial is at most `false_alarm_rate`. It holds for this model, for inputs like
-# those images, and only while nothing but `evidence` and comments is changed here.
+# those images, and only while nothing but comments is changed here; `digest` tells.
 """
+VERSION = 1
+"""Of the format of the file."""
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,24 @@ class Evidence(Section):
 
     ``false_alarms`` among clean images; ``detected`` in each adversarial set. ``wanted_power`` is
     the one that was asked for; ``expected_power`` and ``mean_mutations`` (of clean images) are
-    exact for the kappas that were measured when the test was chosen.
+    exact for the kappas that were measured when the test was chosen. ``labels``: how many
+    different ones the clean images get. ``doubts``: why the detector may be of no use.
     """
 
+    labels: PositiveInt | None = None
+    doubts: tuple[str, ...] = ()
     false_alarms: Rate
     detected: dict[str, Rate] = Field(default_factory=dict)
     wanted_power: Fraction
     expected_power: Share
     mean_mutations: Number
     seed: Count
+
+    @property
+    def power(self) -> float:
+        """The share of adversarial images found, a mean over the sets; without any, expected."""
+        rates = [rate.rate for rate in self.detected.values()]
+        return sum(rates) / len(rates) if rates else self.expected_power
 
 
 class Calibration(Section):
@@ -140,8 +151,9 @@ class Calibration(Section):
 
     def save(self, path: Path | str) -> None:
         """Write it as YAML, whole or not at all. Raises ArtifactError if that is not possible."""
+        content = self.model_dump(mode="json", exclude_none=True)
         text = yaml.safe_dump(
-            self.model_dump(mode="json", exclude_none=True),
+            {"version": VERSION, **content, "digest": digest_of(content)},
             sort_keys=False,
             default_flow_style=None,
         )
@@ -150,8 +162,23 @@ class Calibration(Section):
 
     @staticmethod
     def load(path: Path | str) -> Calibration:
-        """Read what `save` wrote, or what was written by hand.
+        """Read what `save` wrote, or what was written by hand, which cannot promise anything.
 
-        Raises ConfigError, naming file and field, for anything unknown, missing or out of range.
+        Raises ConfigError, naming file and field, for anything unknown, missing or out of range,
+        and for a promise of a file that was changed.
         """
-        return validated(Calibration, Path(path))
+        path = Path(path)
+        content = read(path)
+        version, digest = content.pop("version", VERSION), content.pop("digest", None)
+        if version != VERSION:
+            raise ConfigError(
+                f"{path}: version: {version!r} of the format is not known here, {VERSION} is; "
+                "use the nmutant that wrote it, or calibrate again"
+            )
+        calibration = validated(Calibration, path, content)
+        if calibration.promise is not None and digest != digest_of(content):
+            raise ConfigError(
+                f"{path}: digest: the file was changed after it was written, so what it promises "
+                "does not hold; calibrate again, or take promise, evidence and digest out of it"
+            )
+        return calibration

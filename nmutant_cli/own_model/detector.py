@@ -10,11 +10,13 @@ import numpy as np
 
 from nmutant_cli.detection.detect import detect
 from nmutant_cli.detection.intervals import anytime
-from nmutant_cli.mutation.sensitivity import Subjects, checked, majority_of, streams
+from nmutant_cli.mutation.sensitivity import NumpyLabeller, Subjects, majority_of, streams
 from nmutant_cli.own_model.answers import Answer
 from nmutant_cli.own_model.calibration import Calibration
+from nmutant_cli.own_model.images import checked
 from nmutant_cli.own_model.model import labels_under
-from nmutant_cli.types import AnyArray, Bools, Floats, Images, Ints, Labels, Verdict
+from nmutant_cli.own_model.text_labels import as_given
+from nmutant_cli.types import AnyArray, Bools, Floats, Images, Ints, Verdict
 
 TOGETHER = 250
 """So many images are looked at together; it changes no result and bounds the memory."""
@@ -26,8 +28,9 @@ class Verdicts:
 
     ``verdict``: `Verdict`, UNDECIDED where the cap came first. ``kappa``: the share of the
     ``mutations`` read that changed the label, ``lower`` and ``upper`` its interval, which holds
-    although the test stopped because of what it saw (`intervals.anytime`). ``label``: the model's.
-    ``majority``: the label that most of those mutations got; in a tie as for `sensitivity.Tally`.
+    although the test stopped because of what it saw (`intervals.anytime`). ``label``: the model's,
+    a number or a text as it gives them. ``majority``: the label that most of those mutations got;
+    in a tie as for `sensitivity.Tally`.
     """
 
     verdict: Ints
@@ -36,8 +39,8 @@ class Verdicts:
     upper: Floats
     mutations: Ints
     changes: Ints
-    label: Labels
-    majority: Labels
+    label: AnyArray
+    majority: AnyArray
 
     def __len__(self) -> int:
         return len(self.verdict)
@@ -60,7 +63,8 @@ class Detector:
     call of the model, at most; it changes no result. ``confidence``: of the intervals of kappa.
 
     Any number of threads may use one detector: nothing is changed after it is made. The work for
-    an image is at most ``calibration.cap`` mutations, rounded up to a block of them.
+    an image is at most ``calibration.cap`` mutations and, for anything but a Keras model, which is
+    asked for whole batches, at most 1.5 times the mutations that are needed.
 
     >>> import numpy as np
     >>> from nmutant_cli import Calibration, Detector
@@ -96,7 +100,7 @@ class Detector:
     def detect(self, images: AnyArray) -> Verdicts:
         """The verdict on each of ``images``, float32 ``(n, h, w, c)`` in [0, 1].
 
-        Raises DataError for another shape than was calibrated, or a value that is not finite;
+        Raises DataError for another shape than was calibrated, or a value outside [0, 1];
         ModelError if the model gives something else than labels or scores.
         """
         images = checked(images, self.calibration.image_shape)
@@ -111,7 +115,9 @@ class Detector:
     def _detect(self, images: Images) -> Verdicts:
         subjects = Subjects(self._label, images)
         sources = streams(images, self.calibration.mutation, self._seed, "detector")
-        (detected,) = detect(subjects, sources, [self._test], votes=True)
+        # A compiled graph labels a whole batch at the price of one image.
+        growing = isinstance(self._label, NumpyLabeller)
+        (detected,) = detect(subjects, sources, [self._test], votes=True, growing=growing)
         lower, upper = anytime(detected.c, detected.mutations, self.confidence)
         labels = [np.array([*votes.elements()], np.int64) for votes in detected.votes]
         return Verdicts(
@@ -121,6 +127,6 @@ class Detector:
             upper=upper,
             mutations=detected.mutations,
             changes=detected.c,
-            label=subjects.own,
-            majority=np.array([*map(majority_of, labels, subjects.own)], np.int64),
+            label=as_given(subjects.own),
+            majority=as_given(np.array([*map(majority_of, labels, subjects.own)], np.int64)),
         )

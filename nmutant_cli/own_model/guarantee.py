@@ -105,13 +105,16 @@ def parts(n: int, requirement: Requirement, rng: np.random.Generator) -> tuple[I
 
     Raises DataError if there are too few.
     """
-    needed = images_needed(requirement.target, requirement.probability)
+    target, probability = requirement.target, requirement.probability
+    needed = images_needed(target, probability)
     if n < needed + 2 * LEAST:
+        fewer = max(n, 2 * LEAST + 1)
+        lowest = math.ceil(1e3 - 1e3 * (1 - probability) ** (1 / (fewer - 2 * LEAST))) / 1e3
         raise DataError(
-            f"{n} clean images are too few to promise {requirement.target:.2%} false alarms with "
-            f"probability {requirement.probability:.2%}: it takes {needed + 2 * LEAST} or more "
-            f"({needed} to certify it, {LEAST} to choose the test, {LEAST} to check it); "
-            "or raise the target, or lower the probability"
+            f"{n} clean images are too few to promise {target:.2%} false alarms with probability "
+            f"{probability:.2%}: it takes {needed + 2 * LEAST} or more ({needed} to certify it, "
+            f"{LEAST} to choose, {LEAST} to check it); give {needed + 2 * LEAST - n} more, "
+            f"or with {fewer} images a --target of {lowest} or above, or a lower --probability"
         )
     order = rng.permutation(n)
     certify = max(-(-n // 2), needed)
@@ -251,9 +254,10 @@ def designs(
         if cap > 2 * _unchanged(odds, requirement.alpha, requirement.beta)
     ]
     if not tried:
+        least = math.floor(2 * _unchanged(max(ratios), requirement.alpha, requirement.beta)) + 1
         raise ConfigError(
             f"mutations: {next(iter(clean.values())).shape[1]} for each image are too few for "
-            f"alpha {requirement.alpha:g} and beta {requirement.beta:g}"
+            f"alpha {requirement.alpha:g} and beta {requirement.beta:g}; give {least} or more"
         )
     return tried
 
@@ -280,11 +284,10 @@ def rate(count: int, n: int) -> Rate:
 
 
 def _halves(name: str, changes: Changes, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    n = len(next(iter(changes.values())))
-    if n < 2:
-        raise DataError(f"{name}: {n} adversarial images; a calibration needs 2 or more")
-    order = rng.permutation(n)
-    return order[: n // 2], order[n // 2 :]
+    order = rng.permutation(len(next(iter(changes.values()))))
+    if len(order) < 2:
+        raise DataError(f"{name}: {len(order)} adversarial image; a calibration needs 2 or more")
+    return order[: len(order) // 2], order[len(order) // 2 :]
 
 
 def _mixture(changes: Bools) -> Mixture:

@@ -92,6 +92,47 @@ def test_files_that_hold_no_calibration(tmp_path, content):
         Calibration.load(path)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("cap: 150", "cap: 160"),
+        ("false_alarm_rate: 0.05", "false_alarm_rate: 0.01"),
+        ("name: net.keras", "name: other.keras"),
+        ("count: 20", "count: 25"),
+        ("digest: ", "digest: 0"),
+        ("digest: ", "# digest: "),
+    ],
+)
+def test_what_was_changed_promises_nothing(tmp_path, old, new):
+    path = tmp_path / "c.yaml"
+    WHOLE.save(path)
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ConfigError, match=r"c\.yaml: digest: the file was changed after"):
+        Calibration.load(path)
+    path.write_text(f"{text}# a comment\n")
+    assert Calibration.load(path) == WHOLE
+
+
+def test_without_its_promise_a_file_is_one_by_hand(tmp_path):
+    path = tmp_path / "c.yaml"
+    WHOLE.model_copy(update={"promise": None, "evidence": None}).save(path)
+    path.write_text(path.read_text().replace("cap: 150", "cap: 160"))
+    assert Calibration.load(path).cap == 160
+
+
+@pytest.mark.parametrize("version", ["2", "0", "new", "[1]", "null"])
+def test_a_version_of_the_format_that_is_not_known(tmp_path, version):
+    path = tmp_path / "c.yaml"
+    WHOLE.save(path)
+    text = path.read_text()
+    assert "version: 1\n" in text
+    path.write_text(text.replace("version: 1", f"version: {version}") + "new_key: 3\n")
+    with pytest.raises(ConfigError, match=r"c\.yaml: version: .* is not known here, 1 is; use"):
+        Calibration.load(path)
+
+
 def test_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="cannot be written"):

@@ -127,10 +127,10 @@ def test_the_result_is_frozen():
 @pytest.mark.parametrize(
     ("images", "said"),
     [
-        (own.IMAGES8, "images must be floats in"),
-        (own.IMAGES[0], r"images must be \(n, height, width, channels\), they are \(8, 8, 1\)"),
-        (own.IMAGES[:, :7], r"images are \(7, 8, 1\), those calibrated with are \(8, 8, 1\)"),
-        (np.where(np.arange(12).reshape(-1, 1, 1, 1) == 4, np.nan, own.IMAGES), "image 4 has a"),
+        (own.IMAGES8, "images: holds uint8; images are float"),
+        (own.IMAGES[0], r"images: has the shape \(8, 8, 1\); images are \(n, height"),
+        (own.IMAGES[:, :7], r"images\[0\]: is 7x8x1, not 8x8x1"),
+        (np.where(np.arange(12).reshape(-1, 1, 1, 1) == 4, np.nan, own.IMAGES), r"\[4\]: has a"),
     ],
 )
 def test_images_of_no_use(images, said):
@@ -175,7 +175,7 @@ def test_calibrating_a_function_and_a_keras_model_gives_the_same():
         ({"step_sizes": (1, float("nan"))}, ConfigError, "step_sizes: .* is not allowed"),
         ({"target": 0.001}, DataError, "120 clean images are too few"),
         ({"adversarial": None}, DataError, "one step size and the kappa"),
-        ({"adversarial": own.IMAGES[:, 1:]}, DataError, "those calibrated with are"),
+        ({"adversarial": own.IMAGES[:, 1:]}, DataError, r"adversarial\[0\]: is 7x8x1, not 8x8x1"),
     ],
 )
 def test_calibrations_that_cannot_be(change, error, said):

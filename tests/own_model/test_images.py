@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import own
 import pytest
@@ -24,7 +26,9 @@ def problems(items):
 def test_a_folder_in_the_order_of_names(tmp_path):
     own.save_pngs(tmp_path / "in")
     (tmp_path / "in" / ".hidden").write_text("")
-    (tmp_path / "in" / "folder").mkdir()
+    (tmp_path / "in" / ".folder").mkdir()
+    (tmp_path / "in" / ".folder" / "a.png").write_text("")
+    (tmp_path / "in" / "empty").mkdir()
     items = list(read(str(tmp_path / "in"), own.SHAPE))
     assert [item.name for item in items] == [
         str(tmp_path / "in" / f"{i:02}.png") for i in range(12)
@@ -32,6 +36,37 @@ def test_a_folder_in_the_order_of_names(tmp_path):
     found = stacked(items)
     assert found.dtype == np.float32
     assert (found == own.IMAGES).all()
+
+
+def test_folders_in_a_folder_and_several_paths(tmp_path, monkeypatch):
+    """As ImageFolder of torchvision keeps them: a folder for each class."""
+    monkeypatch.chdir(tmp_path)
+    own.save_pngs(tmp_path / "in")
+    for i in range(12):
+        folder = tmp_path / "classes" / ("cat" if i % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / f"{i:02}.png").rename(folder / f"{i:02}.png")
+    (tmp_path / "classes" / "linked").symlink_to(tmp_path / "classes" / "cat")
+    (tmp_path / "classes" / "cat" / "up").symlink_to(tmp_path / "classes")
+    (tmp_path / "classes" / "dog" / "broken.png").symlink_to(tmp_path / "absent")
+    items = list(read("classes", own.SHAPE))
+    assert problems(items) == {"broken.png": "cannot be read (No such file or directory)"}
+    cats, dogs = [1, 3, 5, 7, 9, 11], [0, 2, 4, 6, 8, 10]
+    assert [item.name for item in items if item.image is not None] == [
+        *(f"classes/cat/{i:02}.png" for i in cats),
+        *(f"classes/dog/{i:02}.png" for i in dogs),
+        *(f"classes/linked/{i:02}.png" for i in cats),
+    ]
+    np.save("a.npy", own.IMAGES[:2])
+    found = stacked(read(["classes/dog/02.png", "a.npy", "classes/cat/01.png"], own.SHAPE))
+    assert (found == own.IMAGES[[2, 0, 1, 1]]).all()
+    with pytest.raises(DataError, match="absent: no such file"):
+        list(read(["a.npy", "absent"], own.SHAPE))
+
+
+def test_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert problems(read(str(tmp_path))) == {"pipe": "is not a file"}
 
 
 def test_one_file_and_a_list(tmp_path):

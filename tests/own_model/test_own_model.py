@@ -57,7 +57,9 @@ def test_a_function_beside_the_user(tmp_path, monkeypatch):
     model = open_model("my_own_net:Held.best")
     assert (model.predict(own.IMAGES) == own.labels(own.IMAGES)).all()
     assert (model.shape, model.network.sha256) == (None, None)
-    with pytest.raises(ModelError, match=r"failed on images .* \(RuntimeError: no luck\)"):
+    with pytest.raises(
+        ModelError, match=r"failed on images .* \(RuntimeError: no luck, .*my_own_net\.py:5\)"
+    ):
         open_model("my_own_net:broken").predict(own.IMAGES)
     with pytest.raises(ModelError, match="my_own_net:number: is of type int, not a function"):
         open_model("my_own_net:number")
