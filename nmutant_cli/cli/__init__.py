@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import logging
+import traceback
 
 import click
 
@@ -64,9 +66,13 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
+        log = logging.getLogger("nmutant")
+        log.setLevel(logging.WARNING)
         try:
             return super().invoke(ctx)
         except NMutantError as error:
+            if error.__cause__ and log.isEnabledFor(logging.INFO):  # with -v
+                traceback.print_exception(error.__cause__)
             raise OneLineError(" ".join(str(error).split())) from error
         except ModuleNotFoundError as error:
             library = (error.name or "").partition(".")[0]

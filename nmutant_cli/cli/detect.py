@@ -6,15 +6,24 @@ import csv
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from nmutant_cli.cli.options import OPTIONS, examples, experiment_command, show
-from nmutant_cli.cli.own import IMAGES_HELP, MODEL_HELP, open_model, usable
+from nmutant_cli.cli.inputs import (
+    BATCH,
+    IMAGES_HELP,
+    MODEL_HELP,
+    Skipped,
+    TakesPaths,
+    open_model,
+    usable,
+)
+from nmutant_cli.cli.options import OPTIONS, examples, experiment_command, prepare, show
 from nmutant_cli.cli.scaling import SCALING, scaling_options
 from nmutant_cli.errors import ConfigError
 
@@ -34,6 +43,7 @@ COLUMNS = (
 VERDICTS = ("adversarial", "normal", "undecided")
 OWN = ("model", "images", "calibration")
 EXPERIMENT = ("config", "overrides", "run_dir")
+FOR_OWN = ("any_model", "form", "fail_on_adversarial", "strict", "batch_size")
 NOT_OWN = (*EXPERIMENT, "force", "workers", "ray")
 
 
@@ -49,28 +59,31 @@ def samples_of_experiment(experiment: Experiment) -> None:
 
 
 def own_images(
-    model: OwnModel, images: str, calibration: Calibration, form: str, seed: int, quiet: bool
-) -> dict[str, int]:
-    """Print a verdict on each of a user's ``images``; returns the counts."""
-    from nmutant_cli.own_model.detector import Detector
-
-    detector = Detector(model.predict, calibration, seed=seed)
-    verdicts = list(_printed(_rows(detector, usable(images, calibration.image_shape)), form))
-    counts = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
+    detector: Detector, images: Sequence[str], form: str, quiet: bool, verbose: bool
+) -> Counter[str]:
+    """Print a verdict on each of a user's ``images``; returns the counts, and of the skipped."""
+    skipped = Skipped(verbose)
+    items = usable(images, detector.calibration.image_shape, skipped)
+    counts = Counter(_printed(_rows(detector, items), form))
+    told = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS]
+    counts["skipped"] = skipped.total()
+    if counts["skipped"]:
+        told.append(f"{counts['skipped']} skipped")
     if not quiet:
-        click.echo(", ".join(f"{n} {verdict}" for verdict, n in counts.items()), err=True)
+        click.echo(", ".join(told), err=True)
     return counts
 
 
 @click.command(
     "detect",
+    cls=TakesPaths,
     epilog=examples(
         "nmutant detect --model mine.keras --images new/ --calibration mine.yaml",
         "nmutant detect --config digits",
     ),
 )
 @click.option("--model", metavar="MODEL", help=MODEL_HELP)
-@click.option("--images", metavar="PATH", help=IMAGES_HELP)
+@click.option("--images", metavar="PATH...", multiple=True, help=IMAGES_HELP)
 @scaling_options
 @click.option(
     "--calibration",
@@ -94,16 +107,31 @@ def own_images(
     is_flag=True,
     help=f"Exit with {ADVERSARIAL_FOUND} if any of --images is adversarial.",
 )
+@click.option(
+    "--strict",
+    is_flag=True,
+    help=f"Exit with {ADVERSARIAL_FOUND} unless each of --images is normal: none adversarial, "
+    "undecided or skipped.",
+)
+@click.option(
+    "--batch-size",
+    type=BATCH,
+    default=128,
+    show_default=True,
+    help="Mutated images in one call of --model, at most.",
+)
 @click.pass_context
 def detect(
     ctx: click.Context,
     /,
     model: str | None,
-    images: str | None,
+    images: Sequence[str],
     calibration: Path | None,
     any_model: bool,
     form: str,
     fail_on_adversarial: bool,
+    strict: bool,
+    batch_size: int,
     scaled: Mapping[str, Any],
     **common: Any,
 ) -> None:
@@ -121,7 +149,7 @@ def detect(
         for name in ctx.params
         if ctx.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
     }
-    if not given & {*OWN, *SCALING, "any_model", "form", "fail_on_adversarial"}:
+    if not given & {*OWN, *SCALING, *FOR_OWN}:
         if not given & {*EXPERIMENT}:
             raise ConfigError(
                 "say what is to be judged: your own images (--model, --images, --calibration) or "
@@ -130,18 +158,24 @@ def detect(
         samples_of_experiment(**common)
         return
     _only_own(ctx.command, given)
-    if model is None or images is None or calibration is None:
+    if model is None or not images or calibration is None:
         missing = next(name for name in OWN if name not in given)
         raise ConfigError(
             f"--{missing} is missing: --model, --images and --calibration go together"
         )
+    prepare(common["quiet"], common["verbose"])
     from nmutant_cli.own_model.calibration import Calibration
+    from nmutant_cli.own_model.detector import Detector
 
     settings = Calibration.load(calibration)
+    for doubt in settings.evidence.doubts if settings.evidence else ():
+        click.echo(f"{calibration}: DOUBT: {doubt}", err=True)
     opened = open_model(model, common["quiet"], scaled)
     _fits(str(calibration), settings, opened, any_model)
-    counts = own_images(opened, images, settings, form, common["seed"] or 0, common["quiet"])
-    if fail_on_adversarial and counts["adversarial"]:
+    detector = Detector(opened.predict, settings, seed=common["seed"] or 0, batch_size=batch_size)
+    counts = own_images(detector, images, form, common["quiet"], common["verbose"])
+    bad = counts["adversarial"] if fail_on_adversarial or strict else 0
+    if bad or (strict and counts["undecided"] + counts["skipped"]):
         raise click.exceptions.Exit(ADVERSARIAL_FOUND)
 
 
@@ -152,11 +186,12 @@ for option in OPTIONS:
 def _only_own(command: click.Command, given: set[str]) -> None:
     """Raises ConfigError for an option of an experiment beside those for a user's images."""
     options = {parameter.name: parameter.opts[0] for parameter in command.params}
+    own = next(options[name] for name in (*OWN, *FOR_OWN) if name in given)
     for name in NOT_OWN:
         if name in given:
             raise ConfigError(
-                f"{options[name]} is for the samples of an experiment, --model, --images and "
-                "--calibration are for your own; give the one or the other"
+                f"{options[name]} is for the samples of an experiment, {own} is for your own "
+                "images; give the one or the other"
             )
 
 
@@ -170,14 +205,19 @@ def _fits(name: str, calibration: Calibration, model: OwnModel, any_model: bool)
                 f"{name}: image_shape: calibrated with {shape}, but {model.network.name} takes "
                 f"{model.shape}"
             )
-    known = calibration.network
-    if known is None or known == model.network:
+    known, this = calibration.network, model.network
+    if known is None:
         return
-    said = f"{name}: calibrated for {known.name}"
-    if known == model.network.model_copy(update={"scaling": known.scaling}):
+    which = known.name
+    if (known.name, known.sha256 or this.sha256) == (this.name, this.sha256):
+        if known.scaling == this.scaling:
+            return
         how = f"with {known.scaling}" if known.scaling else "without --scale, --mean and --std"
-        raise ConfigError(f"{said} {how}; give the same")
-    said += ", which is not the same file; nothing is promised of another model"
+        raise ConfigError(f"{name}: calibrated for {which} {how}; give the same")
+    if known.name == this.name:
+        sha256, other = (str(network.sha256)[:12] for network in (known, this))
+        which = f"another {which} (its sha256 began with {sha256}, not {other})"
+    said = f"{name}: calibrated for {which}; nothing is promised of {this.name}"
     if not any_model:
         raise ConfigError(f"{said}; calibrate this one, or give --any-model")
     click.echo(said, err=True)
@@ -199,8 +239,8 @@ def _rows(detector: Detector, items: Iterator[Item]) -> Iterator[dict[str, Any]]
                 "upper": round(float(verdicts.upper[i]), 6),
                 "mutations": int(verdicts.mutations[i]),
                 "changes": int(verdicts.changes[i]),
-                "label": int(verdicts.label[i]),
-                "majority": int(verdicts.majority[i]),
+                "label": verdicts.label[i].item(),
+                "majority": verdicts.majority[i].item(),
             }
 
 

@@ -1,39 +1,64 @@
-"""``nmutant calibrate``, and what it shares with ``nmutant detect``: a user's model and images."""
+"""``nmutant calibrate``: for a user's own model and images, or the network of an experiment."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmutant_cli.cli.options import OPTIONS, opened, prepare, quiet_imports
+from nmutant_cli.cli.inputs import (
+    BATCH,
+    IMAGES_HELP,
+    MODEL_HELP,
+    Skipped,
+    TakesPaths,
+    open_model,
+    usable,
+)
+from nmutant_cli.cli.options import OPTIONS, examples, opened, prepare
 from nmutant_cli.cli.scaling import scaling_options
 from nmutant_cli.config.loading import load
-from nmutant_cli.errors import ConfigError, DataError
+from nmutant_cli.errors import ArtifactError, ConfigError, NMutantError
+from nmutant_cli.files import fault_reason
 
 if TYPE_CHECKING:
-    from nmutant_cli.own_model.answers import OwnModel, Shape
+    from nmutant_cli.config.settings import Mutation
+    from nmutant_cli.own_model.answers import OwnModel
     from nmutant_cli.own_model.calibration import Calibration, Rate
-    from nmutant_cli.own_model.images import Item
     from nmutant_cli.types import Images
-
-MODEL_HELP = (
-    "A .keras, .onnx or .pt2 file, or package.module:function from images to labels or scores."
-)
-IMAGES_HELP = "A folder of images, an image, an .npy or .npz file, or - for a list of paths."
 
 config_option, set_option, run_dir_option = OPTIONS[:3]
 share = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
-@click.command("calibrate")
+@click.command(
+    "calibrate",
+    cls=TakesPaths,
+    epilog=examples(
+        "nmutant calibrate --model mine.keras --images clean/ --adversarial adv/ --out mine.yaml",
+        "nmutant calibrate --model mine:predict --images clean.npy --kappa 0.1 --step-size 5 "
+        "--out mine.yaml",
+        "nmutant calibrate --config digits --target 0.1 --out digits.yaml",
+    ),
+)
 @click.option("--model", metavar="MODEL", help=MODEL_HELP)
-@click.option("--images", metavar="PATH", help=f"Clean ones it was not trained on. {IMAGES_HELP}")
-@click.option("--adversarial", metavar="PATH", help=f"Adversarial ones. {IMAGES_HELP}")
+@click.option(
+    "--images",
+    metavar="PATH...",
+    multiple=True,
+    help=f"Clean ones it was not trained on. {IMAGES_HELP}",
+)
+@click.option(
+    "--adversarial",
+    metavar="PATH...",
+    multiple=True,
+    help="Adversarial ones, given as those are.",
+)
 @scaling_options
 @click.option(
     "--config",
@@ -41,7 +66,14 @@ share = click.FloatRange(0, 1, min_open=True, max_open=True)
     help="Instead of these: the network of an experiment, its clean test images that are not "
     "normal samples, and its attacks on that network.",
 )
-@set_option
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Change one setting of the config, or without one of the section mutation, as "
+    "mutation.max_rectangle=24 for large images; may be repeated.",
+)
 @run_dir_option
 @click.option("--target", type=share, default=0.05, show_default=True, help="False-alarm rate.")
 @click.option(
@@ -69,6 +101,20 @@ share = click.FloatRange(0, 1, min_open=True, max_open=True)
     show_default=True,
     help="Measured for each image and step size; the largest cap.",
 )
+@click.option(
+    "--require-power",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    metavar="SHARE",
+    help="An error, and no file, if a smaller share of the adversarial images is found.",
+)
+@click.option(
+    "--batch-size",
+    type=BATCH,
+    default=1000,
+    show_default=True,
+    help="Images in one call of the model, at most.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "--out",
@@ -77,16 +123,20 @@ share = click.FloatRange(0, 1, min_open=True, max_open=True)
     metavar="FILE",
     help="The calibration, for `nmutant detect --calibration`.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print the calibration as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only results and errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Name all that is skipped; show tracebacks.")
 def calibrate(
     model: str | None,
-    images: str | None,
-    adversarial: str | None,
+    images: Sequence[str],
+    adversarial: Sequence[str],
     config: str | None,
     overrides: tuple[str, ...],
     run_dir: Path | None,
     out: Path,
+    as_json: bool,
     quiet: bool,
+    verbose: bool,
     scaled: Mapping[str, Any],
     **choice: Any,
 ) -> None:
@@ -95,38 +145,77 @@ def calibrate(
     Mutates clean images that the model was not trained on, and adversarial ones to know what is
     to be found. At most a share --target of normal inputs will be called adversarial; that holds
     with --probability over the choice of the clean images.
+
+    The labels are kept in FILE.journal until it is done: the same command goes on where it stopped.
     """
+    prepare(quiet, verbose)
+    _writable(out)
+    choice["journal"] = journal = out.with_name(f"{out.name}.journal")
     choice["step_sizes"] = choice["step_sizes"] or (1.0, 5.0, 10.0)
-    if config is not None:
-        if model or images or adversarial:
-            raise ConfigError("--config stands instead of --model, --images and --adversarial")
-        if scaled:
-            raise ConfigError("--scale, --mean and --std go with --model")
-        calibration = _of_experiment(config, overrides, run_dir, quiet, choice)
-    elif model is None or images is None:
-        raise ConfigError("give --model and --images, or --config")
-    elif overrides or run_dir:
-        raise ConfigError("--set and --run-dir go with --config")
-    else:
-        opened_model = open_model(model, quiet, scaled)
-        calibration = _of_own(opened_model, images, adversarial, quiet, choice)
+    try:
+        if config is not None:
+            if model or images or adversarial:
+                raise ConfigError("--config stands instead of --model, --images and --adversarial")
+            if scaled:
+                raise ConfigError("--scale, --mean and --std go with --model")
+            calibration = _of_experiment(config, overrides, run_dir, quiet, verbose, choice)
+        elif model is None or not images:
+            raise ConfigError("give --model and --images, or --config")
+        elif run_dir:
+            raise ConfigError("--run-dir goes with --config")
+        else:
+            choice["mutation"] = _mutation(overrides)
+            own = open_model(model, quiet, scaled)
+            calibration = _of_own(own, images, adversarial, quiet, verbose, choice)
+    except NMutantError:
+        if journal.exists():
+            click.echo(f"{journal}: the labels so far; the same command goes on", err=True)
+        raise
     calibration.save(out)
+    journal.unlink(missing_ok=True)
+    if as_json:
+        click.echo(json.dumps(calibration.model_dump(mode="json", exclude_none=True), indent=1))
+        return
     click.echo(_summary(calibration))
     click.echo(f"\n{out}")
 
 
+def _writable(out: Path) -> None:
+    """Raises ArtifactError if ``out`` cannot be written once all is measured."""
+    folder = next(folder for folder in out.absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ArtifactError(f"{out}: cannot be written ({fault_reason(error)})") from error
+
+
+def _mutation(overrides: tuple[str, ...]) -> Mutation:
+    """The mutations that ``--set mutation.KEY=VALUE`` asks for."""
+    for override in overrides:
+        if not override.startswith("mutation."):
+            raise ConfigError(f"--set {override}: without --config only mutation.KEY can be set")
+    return load("digits", overrides)[1].mutation
+
+
 def _of_own(
-    model: OwnModel, images: str, adversarial: str | None, quiet: bool, choice: Mapping[str, Any]
+    model: OwnModel,
+    images: Sequence[str],
+    adversarial: Sequence[str],
+    quiet: bool,
+    verbose: bool,
+    choice: Mapping[str, Any],
 ) -> Calibration:
     import numpy as np
 
     from nmutant_cli.own_model.calibrate import calibrate
 
-    def stacked(path: str, shape: Any) -> Images:
-        return np.stack([item.image for item in usable(path, shape) if item.image is not None])
+    def stacked(paths: Sequence[str], shape: Any) -> Images:
+        items = usable(paths, shape, Skipped(verbose))
+        return np.stack([item.image for item in items if item.image is not None])
 
     clean = stacked(images, model.shape)
-    attacked = {} if adversarial is None else {"adversarial": stacked(adversarial, clean.shape[1:])}
+    attacked = {"adversarial": stacked(adversarial, clean.shape[1:])} if adversarial else {}
     total = (len(clean) + sum(map(len, attacked.values()))) * len(choice["step_sizes"])
     with _bar(total, quiet) as progress:
         return calibrate(
@@ -135,7 +224,12 @@ def _of_own(
 
 
 def _of_experiment(
-    config: str, overrides: tuple[str, ...], run_dir: Path | None, quiet: bool, choice: Any
+    config: str,
+    overrides: tuple[str, ...],
+    run_dir: Path | None,
+    quiet: bool,
+    verbose: bool,
+    choice: Mapping[str, Any],
 ) -> Calibration:
     path, settings = load(config, overrides)
     if settings.model.stochastic_inference:
@@ -143,7 +237,8 @@ def _of_experiment(
             "model.stochastic_inference: a detector asks the network without dropout; "
             "calibrate with --set model.stochastic_inference=false"
         )
-    with opened(settings, run_dir or Path("runs") / path.stem, quiet=quiet) as experiment:
+    folder = run_dir or Path("runs") / path.stem
+    with opened(settings, folder, quiet=quiet, verbose=verbose) as experiment:
         import numpy as np
 
         from nmutant_cli.files import file_digest
@@ -189,6 +284,7 @@ def _summary(calibration: Calibration) -> str:
     assert promise is not None
     assert evidence is not None
     lines = [
+        f"different labels of the clean images: {evidence.labels}",
         f"step size {calibration.step_size:g}, p0 {calibration.p0:.4g}, p1 {calibration.p1:.4g}, "
         f"cap {calibration.cap}: {evidence.mean_mutations:.1f} mutations for a clean image on "
         "average",
@@ -208,41 +304,3 @@ def _summary(calibration: Calibration) -> str:
 def _rate(rate: Rate) -> str:
     low, high = rate.interval
     return f"{rate.rate:.2%} ({rate.count} of {rate.images}; 95% interval {low:.2%} to {high:.2%})"
-
-
-def open_model(name: str, quiet: bool, scaled: Mapping[str, Any]) -> OwnModel:
-    """The user's model; how its file was read is said on stderr."""
-    prepare(quiet)
-    from nmutant_cli.own_model import model as own_model
-    from nmutant_cli.own_model.scaling import scaling
-
-    if name.endswith(".keras") and "keras" not in sys.modules:
-        with quiet_imports():
-            from nmutant_cli.networks import backend
-
-            backend.require()
-            import keras  # noqa: F401 - its import talks
-    model = own_model.open_model(name, scaling(**scaled) if scaled else None)
-    if model.note and not quiet:
-        click.echo(f"{name}: {model.note}", err=True)
-    return model
-
-
-def usable(path: str, shape: Shape | None) -> Iterator[Item]:
-    """The images at ``path``; each that cannot be used is named on stderr.
-
-    Raises DataError if none can be used.
-    """
-    from nmutant_cli.own_model.images import read
-
-    skipped, any_good = 0, False
-    listed: Iterable[str] = sys.stdin if path == "-" else ()
-    for item in read(path, shape, listed):
-        if item.image is None:
-            click.echo(f"{item.name}: {item.problem}; skipped", err=True)
-            skipped += 1
-        else:
-            any_good = True
-            yield item
-    if not any_good:
-        raise DataError(f"{path}: none of its {skipped} inputs can be used")

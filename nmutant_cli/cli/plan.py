@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,13 @@ open|p0, open|p1: undecided at the cap of n = {cap} ("published" counts a mutati
 mean@k: mean number of real mutations at kappa k."""
 
 
-@click.command("plan")
+@click.command(
+    "plan",
+    epilog=examples(
+        "nmutant plan --config mnist",
+        "nmutant plan --config digits --kappa1 0.002 --set detection.cap=500 --output plans",
+    ),
+)
 @config_option
 @set_option
 @click.option(
@@ -37,8 +44,13 @@ mean@k: mean number of real mutations at kappa k."""
     metavar="FOLDER",
     help="Also draw the OC and ASN curves, as plan.png in this folder.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def plan(
-    config: str, overrides: tuple[str, ...], kappa1: float | None, output: Path | None
+    config: str,
+    overrides: tuple[str, ...],
+    kappa1: float | None,
+    output: Path | None,
+    as_json: bool,
 ) -> None:
     """Show what the sequential tests of a config will do, before anything is run.
 
@@ -70,10 +82,16 @@ def plan(
         }
         for rule in detection.rules
     }
-    click.echo(rows_to_text(_rows(tests)))
-    click.echo()
-    percent = {"alpha": 100 * detection.alpha, "beta": 100 * detection.beta}
-    click.echo(LEGEND.format(**percent, cap=detection.cap))
+    rows = _rows(tests)
+    if as_json:
+        numbers = ("p0", "p1")
+        plain = [row | {name: float(row[name]) for name in numbers} for row in rows]
+        click.echo(json.dumps(plain, indent=1))
+    else:
+        click.echo(rows_to_text(rows))
+        click.echo()
+        percent = {"alpha": 100 * detection.alpha, "beta": 100 * detection.beta}
+        click.echo(LEGEND.format(**percent, cap=detection.cap))
     if output is not None:
         from nmutant_cli.report.figures.plan import plan_figure
         from nmutant_cli.report.figures.style import to_png
@@ -85,8 +103,9 @@ def plan(
             (output / "plan.png").write_bytes(png)
         except OSError as error:
             raise ArtifactError(f"{output}: cannot be written ({error.strerror})") from error
-        click.echo()
-        click.echo(output / "plan.png")
+        if not as_json:
+            click.echo()
+            click.echo(output / "plan.png")
 
 
 def _rows(tests: dict[str, dict[float, SequentialTest]]) -> list[dict[str, str | float]]:
