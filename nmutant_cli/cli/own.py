@@ -20,8 +20,12 @@ from nmutant_cli.cli.inputs import (
     open_model,
     usable,
 )
+<<<<<<< HEAD
 from nmutant_cli.cli.options import OPTIONS, examples, opened, prepare
 from nmutant_cli.cli.scaling import scaling_options
+=======
+from nmutant_cli.cli.options import OPTIONS, complete_config, examples, opened, prepare
+>>>>>>> 7742868 (The commands complete names of configs; a text is a label)
 from nmutant_cli.config.loading import load
 from nmutant_cli.errors import ArtifactError, ConfigError, NMutantError
 from nmutant_cli.files import fault_reason
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     from nmutant_cli.own_model.calibration import Calibration, Rate
     from nmutant_cli.types import Images
 
-config_option, set_option, run_dir_option = OPTIONS[:3]
+run_dir_option = OPTIONS[2]
 share = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
@@ -41,8 +45,7 @@ share = click.FloatRange(0, 1, min_open=True, max_open=True)
     cls=TakesPaths,
     epilog=examples(
         "nmutant calibrate --model mine.keras --images clean/ --adversarial adv/ --out mine.yaml",
-        "nmutant calibrate --model mine:predict --images clean.npy --kappa 0.1 --step-size 5 "
-        "--out mine.yaml",
+        "nmutant calibrate --model my:f --images x.npy --kappa 0.1 --step-size 5 --out f.yaml",
         "nmutant calibrate --config digits --target 0.1 --out digits.yaml",
     ),
 )
@@ -53,6 +56,7 @@ share = click.FloatRange(0, 1, min_open=True, max_open=True)
     multiple=True,
     help=f"Clean ones it was not trained on. {IMAGES_HELP}",
 )
+<<<<<<< HEAD
 @click.option(
     "--adversarial",
     metavar="PATH...",
@@ -60,9 +64,13 @@ share = click.FloatRange(0, 1, min_open=True, max_open=True)
     help="Adversarial ones, given as those are.",
 )
 @scaling_options
+=======
+@click.option("--adversarial", metavar="PATH...", multiple=True, help="Adversarial ones, likewise.")
+>>>>>>> 7742868 (The commands complete names of configs; a text is a label)
 @click.option(
     "--config",
     metavar="NAME_OR_PATH",
+    shell_complete=complete_config,
     help="Instead of these: the network of an experiment, its clean test images that are not "
     "normal samples, and its attacks on that network.",
 )

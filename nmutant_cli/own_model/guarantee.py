@@ -286,7 +286,7 @@ def rate(count: int, n: int) -> Rate:
 def _halves(name: str, changes: Changes, rng: np.random.Generator) -> tuple[Ints, Ints]:
     order = rng.permutation(len(next(iter(changes.values()))))
     if len(order) < 2:
-        raise DataError(f"{name}: {len(order)} adversarial image; a calibration needs 2 or more")
+        raise DataError(f"{name}: {len(order)} adversarial images; a calibration needs 2 or more")
     return order[: len(order) // 2], order[len(order) // 2 :]
 
 

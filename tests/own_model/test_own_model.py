@@ -195,7 +195,7 @@ def test_labels_and_scores(answer, expected):
         (np.zeros((2, 3, 4)), r"shape \(2, 3, 4\)"),
         (np.zeros((3, 2)), r"shape \(3, 2\)"),
         ([[1], [1, 2]], "lists of different lengths"),
-        (["cat", "dog"], r"<U3 of shape \(2,\)"),
+        ([["cat"], ["dog"]], r"<U3 of shape \(2, 1\)"),
         (None, r"object of shape \(\)"),
     ],
 )
