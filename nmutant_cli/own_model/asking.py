@@ -66,6 +66,7 @@ class Journal:
     def _write(self, text: str, mode: str) -> None:
         if self._path is not None:
             try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
                 with self._path.open(mode, encoding="ascii") as file:
                     file.write(text)
             except OSError as error:

@@ -78,8 +78,8 @@ def calibrate(
     ``mutations`` of each image are measured at each of ``step_sizes``; no cap is larger.
     ``mutation``, ``alpha`` and ``beta`` are those of the detector. ``progress`` is told how many
     images were measured at one step size. ``journal``: a file for the labels, from which the same
-    call goes on; it stays. How many labels are needed is logged before, as is, as an error, why
-    the detector may be of no use; ``evidence.doubts`` has that too.
+    call goes on; it stays, and knows the model by ``network`` alone. How many labels are needed is
+    logged before; why the detector may be of no use after, and held in ``evidence.doubts``.
 
     Raises ConfigError for a setting out of range, DataError for unfit or too few images or less
     power than ``require_power``, ModelError for a model of no use, ArtifactError for the journal.
@@ -140,9 +140,13 @@ def _told(doubts: Sequence[str], chosen: Chosen, require_power: float) -> None:
 
 def _journal(path: Path | str | None, sets: Mapping[str, Images], *settings: Any) -> Journal:
     """It is for these images and settings, which say what labels are asked for in which order."""
-    images = [hashlib.sha256(array.tobytes()).hexdigest() for array in sets.values()]
+    images = [*map(_digest, sets.values())]
     plain = [s.model_dump(mode="json") if isinstance(s, Section) else s for s in settings]
     return Journal(None if path is None else Path(path), digest_of([images, plain]))
+
+
+def _digest(array: Images) -> str:
+    return hashlib.sha256(array.data).hexdigest()
 
 
 def _doubts(chosen: Chosen, own: Labels, again: Labels, sets: Mapping[str, Images]) -> list[str]:
@@ -157,9 +161,9 @@ def _doubts(chosen: Chosen, own: Labels, again: Labels, sets: Mapping[str, Image
             f"asked twice, the model gives {changed} of {len(again)} clean images another label; "
             "without a mutation it should not: switch off what is random in it"
         )
-    known = {image.tobytes() for image in sets[CLEAN]}
+    known = {_digest(image) for image in sets[CLEAN]}
     for name, images in sets.items():
-        if name != CLEAN and (same := sum(image.tobytes() in known for image in images)):
+        if name != CLEAN and (same := sum(_digest(image) in known for image in images)):
             doubts.append(
                 f"{name}: {same} of its {len(images)} images are among the clean ones; give "
                 "adversarial ones"

@@ -211,19 +211,20 @@ def test_a_stopped_calibration_goes_on(here, monkeypatch):
         "    asked.append(len(images))\n    return own.labels(images)\n"
     )
     given = ["--model", "mine:predict", "--images", "clean.npy", "--adversarial", "in", *CHEAP]
+    given[-1] = "new/folder/made.yaml"
     done = nmutant("calibrate", *given, "--batch-size", "100")
     assert done.code == 2
     assert "too many requests" in done.stderr.splitlines()[-1]
-    assert "made.yaml.journal: the labels so far; the same command goes on" in done.stderr
+    assert "folder/made.yaml.journal: the labels so far; the same command goes on" in done.stderr
     mine = sys.modules["mine"]
     first, mine.most = sum(mine.asked), 10**9
     done = nmutant("calibrate", *given)
     assert done.code == 0, done.stderr
     assert f"; the journal has {first:,}\n" in done.stderr
-    assert not (here / "made.yaml.journal").exists()
-    resumed = Calibration.load("made.yaml")
+    assert [path.name for path in (here / "new" / "folder").iterdir()] == ["made.yaml"]
+    resumed = Calibration.load("new/folder/made.yaml")
     assert nmutant("calibrate", *given).code == 0
-    assert Calibration.load("made.yaml") == resumed
+    assert Calibration.load("new/folder/made.yaml") == resumed
     assert sum(mine.asked) > 2 * first
 
 
