@@ -1,9 +1,10 @@
-"""A user's own model and images on the command line: the options, opening and reading them."""
+"""A user's own model, images and output on the command line: options, opening, reading."""
 
 from __future__ import annotations
 
 import re
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmutant_cli.cli.options import quiet_imports
-from nmutant_cli.errors import DataError
-from nmutant_cli.files import file_digest
+from nmutant_cli.errors import ArtifactError, DataError
+from nmutant_cli.files import fault_reason, file_digest
 
 if TYPE_CHECKING:
     from nmutant_cli.own_model.answers import OwnModel, Shape
@@ -118,3 +119,13 @@ def open_model(name: str, quiet: bool, scaled: Mapping[str, Any]) -> OwnModel:
     if model.note and not quiet:
         click.echo(f"{name}: {model.note}", err=True)
     return model
+
+
+def writable(out: Path) -> None:
+    """Raises ArtifactError if ``out`` cannot be written once all is measured."""
+    folder = next(folder for folder in out.absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ArtifactError(f"{out}: cannot be written ({fault_reason(error)})") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,16 +18,12 @@ from nmutant_cli.cli.inputs import (
     TakesPaths,
     open_model,
     usable,
+    writable,
 )
-<<<<<<< HEAD
-from nmutant_cli.cli.options import OPTIONS, examples, opened, prepare
-from nmutant_cli.cli.scaling import scaling_options
-=======
 from nmutant_cli.cli.options import OPTIONS, complete_config, examples, opened, prepare
->>>>>>> 7742868 (The commands complete names of configs; a text is a label)
+from nmutant_cli.cli.scaling import scaling_options
 from nmutant_cli.config.loading import load
-from nmutant_cli.errors import ArtifactError, ConfigError, NMutantError
-from nmutant_cli.files import fault_reason
+from nmutant_cli.errors import ConfigError, NMutantError
 
 if TYPE_CHECKING:
     from nmutant_cli.config.settings import Mutation
@@ -56,17 +51,8 @@ share = click.FloatRange(0, 1, min_open=True, max_open=True)
     multiple=True,
     help=f"Clean ones it was not trained on. {IMAGES_HELP}",
 )
-<<<<<<< HEAD
-@click.option(
-    "--adversarial",
-    metavar="PATH...",
-    multiple=True,
-    help="Adversarial ones, given as those are.",
-)
-@scaling_options
-=======
 @click.option("--adversarial", metavar="PATH...", multiple=True, help="Adversarial ones, likewise.")
->>>>>>> 7742868 (The commands complete names of configs; a text is a label)
+@scaling_options
 @click.option(
     "--config",
     metavar="NAME_OR_PATH",
@@ -157,7 +143,7 @@ def calibrate(
     The labels are kept in FILE.journal until it is done: the same command goes on where it stopped.
     """
     prepare(quiet, verbose)
-    _writable(out)
+    writable(out)
     choice["journal"] = journal = out.with_name(f"{out.name}.journal")
     choice["step_sizes"] = choice["step_sizes"] or (1.0, 5.0, 10.0)
     try:
@@ -186,16 +172,6 @@ def calibrate(
         return
     click.echo(_summary(calibration))
     click.echo(f"\n{out}")
-
-
-def _writable(out: Path) -> None:
-    """Raises ArtifactError if ``out`` cannot be written once all is measured."""
-    folder = next(folder for folder in out.absolute().parents if folder.exists())
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ArtifactError(f"{out}: cannot be written ({fault_reason(error)})") from error
 
 
 def _mutation(overrides: tuple[str, ...]) -> Mutation:
