@@ -168,10 +168,10 @@ def detect(
     from nmutant_cli.own_model.detector import Detector
 
     settings = Calibration.load(calibration)
-    for doubt in settings.evidence.doubts if settings.evidence else ():
-        click.echo(f"{calibration}: DOUBT: {doubt}", err=True)
     opened = open_model(model, common["quiet"], scaled)
     _fits(str(calibration), settings, opened, any_model)
+    for doubt in settings.evidence.doubts if settings.evidence else ():
+        click.echo(f"{calibration}: DOUBT: {doubt}", err=True)
     detector = Detector(opened.predict, settings, seed=common["seed"] or 0, batch_size=batch_size)
     counts = own_images(detector, images, form, common["quiet"], common["verbose"])
     bad = counts["adversarial"] if fail_on_adversarial or strict else 0
@@ -186,7 +186,7 @@ for option in OPTIONS:
 def _only_own(command: click.Command, given: set[str]) -> None:
     """Raises ConfigError for an option of an experiment beside those for a user's images."""
     options = {parameter.name: parameter.opts[0] for parameter in command.params}
-    own = next(options[name] for name in (*OWN, *FOR_OWN) if name in given)
+    own = next(options[name] for name in (*OWN, *SCALING, *FOR_OWN) if name in given)
     for name in NOT_OWN:
         if name in given:
             raise ConfigError(

@@ -84,8 +84,7 @@ def plan(
     }
     rows = _rows(tests)
     if as_json:
-        numbers = ("p0", "p1")
-        plain = [row | {name: float(row[name]) for name in numbers} for row in rows]
+        plain = [row | {name: float(row[name]) for name in ("p0", "p1")} for row in rows]
         click.echo(json.dumps(plain, indent=1))
     else:
         click.echo(rows_to_text(rows))

@@ -78,8 +78,18 @@ def calibrate(
     ``mutations`` of each image are measured at each of ``step_sizes``; no cap is larger.
     ``mutation``, ``alpha`` and ``beta`` are those of the detector. ``progress`` is told how many
     images were measured at one step size. ``journal``: a file for the labels, from which the same
-    call goes on; it stays, and knows the model by ``network`` alone. How many labels are needed is
-    logged before; why the detector may be of no use after, and held in ``evidence.doubts``.
+    call goes on; it knows the model by ``network`` alone. Logged are how many labels are needed,
+    and why the detector may be of no use (``evidence.doubts``).
+
+    >>> import numpy as np
+    >>> from nmutant_cli import calibrate
+    >>> def is_bright(images):
+    ...     return (images.mean(axis=(1, 2, 3)) > 0.5).astype(int)
+    >>> clean = np.ones((8, 8, 1)) * np.linspace(0, 1, 200).reshape(-1, 1, 1, 1)
+    >>> at_the_boundary = np.full((20, 8, 8, 1), 0.501)
+    >>> calibration = calibrate(is_bright, clean, at_the_boundary, target=0.1, mutations=20)
+    >>> calibration.promise.images, calibration.promise.false_alarm_rate
+    (100, 0.1)
 
     Raises ConfigError for a setting out of range, DataError for unfit or too few images or less
     power than ``require_power``, ModelError for a model of no use, ArtifactError for the journal.
@@ -88,15 +98,13 @@ def calibrate(
     requirement = Requirement(target, probability, power, alpha, beta)
     sets = _checked(clean, adversarial, requirement, kappa, step_sizes)
     kept = _journal(journal, sets, [*step_sizes], mutations, seed, mutation, network)
-    shape = sets[CLEAN].shape[1:]
-    label = _patient(labels_under(predict, mutation, batch_size, shape), kept)
+    label = _patient(labels_under(predict, mutation, batch_size, sets[CLEAN].shape[1:]), kept)
     twice = _asked_twice(label, sets, step_sizes, mutations, kept)
     measured = partial(_changes, label, step_sizes, mutation, seed, mutations, progress)
     changes = {name: measured(images) for name, images in sets.items()}
-    parting = stream(seed, "calibrate", "parts")
-    chosen = choose(changes.pop(CLEAN), changes, requirement, parting, kappa=kappa, seed=seed)
-    doubts = _doubts(chosen, *twice, sets)
-    _told(doubts, chosen, require_power)
+    rng = stream(seed, "calibrate", "parts")
+    chosen = choose(changes.pop(CLEAN), changes, requirement, rng, kappa=kappa, seed=seed)
+    _told(doubts := _doubts(chosen, *twice, sets), chosen, require_power)
     return _calibration(chosen, mutation, sets[CLEAN], network, len(np.unique(twice[0])), doubts)
 
 

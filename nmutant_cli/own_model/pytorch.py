@@ -82,7 +82,7 @@ def refuse_module(predict: Any) -> None:
 def open_pt2(name: str) -> OwnModel:
     """The program that `torch.export.save` wrote to ``name``. Raises ModelError if it is of no use.
 
-    No code is unpickled, but PyTorch evaluates the program's sizes: not for a stranger's file.
+    Not for a stranger's file: PyTorch evaluates the sizes in it, and unpickles special constants.
     """
     try:
         import torch

@@ -77,7 +77,7 @@ def test_kappa_does_not_depend_on_company_and_does_on_the_seed():
         ({"step_size": 0}, ConfigError, "step_size: 0 is not allowed; it must be above 0"),
         ({"step_size": float("inf")}, ConfigError, "step_size: inf is not allowed"),
         ({"mutations": 0}, ConfigError, "mutations: 0 is not allowed; it must be 1 or more"),
-        ({"images": own.IMAGES8}, DataError, "images must be floats in"),
+        ({"images": own.IMAGES8}, DataError, "images: holds uint8; images are float"),
         ({"predict": lambda images: images}, ModelError, "the model gave float32 of shape"),
     ],
 )
