@@ -134,6 +134,12 @@ def asked_as_published(table2: pd.DataFrame) -> pd.Series:
     return rows
 
 
+def of_own_label(table2: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the rule ``published`` that every run has: the attacked network, own label."""
+    rows = table2[table2["rule"] == "published"]
+    return rows[rows["protocol"] == str(OWN)] if "protocol" in rows else rows
+
+
 def _judged2(row: pd.Series) -> tuple[str, float]:
     """Verdict and distance of a row of Table 2."""
     if pd.isna(row["published_identified"]):

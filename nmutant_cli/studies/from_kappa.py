@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from scipy.special import roots_jacobi
 
-from nmutant_cli.config.detection import OWN
 from nmutant_cli.detection.exact import Mixture
 from nmutant_cli.detection.sprt import SequentialTest
 from nmutant_cli.errors import ArtifactError
@@ -58,9 +57,7 @@ def _rows(inputs: Inputs, run: Path, step: float) -> list[dict[str, Any]]:
     titles = kappas["samples"].map(TITLES)
     table = inputs.table(run, "table2.csv", [*ROW, "label_changes"])
     rows = []
-    if "protocol" in table:
-        table = table[table["protocol"] == str(OWN)]
-    for _, row in table[table["rule"] == "published"].iterrows():
+    for _, row in published.of_own_label(table).iterrows():
         name = row["samples"]
         own = kappas.loc[titles == name, "kappa"].to_numpy()
         if not len(own):  # no samples, or a set that the paper has not

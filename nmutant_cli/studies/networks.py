@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from nmutant_cli.paper.published import TABLE1_KEY, TABLE2_KEY, asked_as_published, table1, table2
+from nmutant_cli.paper.published import TABLE1_KEY, TABLE2_KEY, of_own_label, table1, table2
 from nmutant_cli.report.figures.networks import spread_figure
 from nmutant_cli.studies.study import Findings, Inputs
 
@@ -37,8 +37,8 @@ def spread_table1(runs: Sequence[pd.DataFrame], confidence: float = 0.95) -> pd.
 
 
 def spread_table2(runs: Sequence[pd.DataFrame], confidence: float = 0.95) -> pd.DataFrame:
-    """`spread` of the rows of several runs' Table 2 that the published ones stand beside."""
-    chosen = [run[asked_as_published(run)] for run in runs]
+    """`spread` of several runs' Table 2 (rule ``published``, own label), beside the published."""
+    chosen = [of_own_label(run) for run in runs]
     return spread(chosen, table2(), TABLE2_KEY, TABLE2_SPREAD, confidence)
 
 

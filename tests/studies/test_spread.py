@@ -51,7 +51,9 @@ def test_only_the_rule_published_is_looked_at():
     rows = [("published", 80.0, 60.0), ("wald", 99.0, 300.0)]
     table = pd.DataFrame(rows, columns=["rule", "accuracy_percent", "mutations"])
     table = table.assign(dataset="MNIST", samples="FGSM", mu=1.2)
-    found = spread_table2([table] * 3)
+    asked = table.assign(protocol=["own label", "own label"])
+    other = table.head(1).assign(accuracy_percent=10.0, protocol="labels of other")
+    found = spread_table2([table, table, pd.concat([asked, other])])
     assert len(found) == 1
     assert found.iloc[0]["accuracy_percent_mean"] == 80.0
     assert found.iloc[0]["published_mutations"] == 56
