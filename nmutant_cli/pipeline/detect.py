@@ -68,6 +68,8 @@ def _detections_of(experiment: Experiment, slug: str, kappa1: float, protocol: P
     section = detection.model_dump(mode="json", exclude={"as_published"}) | {"kappa1": kappa1}
     ingredients = ingredients_of(experiment, "detect", slug, network, protocol)
     ingredients["detection"] = section
+    if asked.model is not None and slug not in experiment.settings.attack.sets:
+        ingredients["own_label_of"] = asked.model
     name = artefacts.detections(slug if own else f"{slug}-as-published")
     settings = [
         (rule, mu, *detection.hypotheses(kappa1, mu))

@@ -78,20 +78,22 @@ def measured(
 ) -> tuple[Images, Labels | None, list[tuple[int, int]]]:
     """The images that are mutated, the labels to compare with, (row, source index) of each.
 
-    None for the labels: each image is compared with the label it gets itself. Labels that were
-    recorded with dropout on stand for one pass, which is not repeated; nor are they asked of
-    another network than the sample's own.
+    None for the labels: each image is compared with the label it gets itself, from the network that
+    is asked. Labels that were recorded with dropout on stand for one pass, which is not repeated.
+    Of an attack set another network is compared with what the attacked one said.
     """
     samples = experiment.samples(slug)
     chosen = samples.counted(protocol.right_only)
     rows = np.flatnonzero(samples.kept(protocol.right_only))
     where = [(int(r), int(i)) for r, i in zip(rows, chosen.index, strict=True)]
     attack = experiment.settings.attack
-    eight_bit = slug in attack.sets and attack.eight_bit
+    attacked = slug in attack.sets
+    eight_bit = attacked and attack.eight_bit
     images, _ = chosen.rounded(eight_bit)
     if protocol.true_label:
         return images, chosen.true, where
-    recorded = eight_bit or experiment.settings.samples.stochastic or protocol.model is not None
+    recorded = eight_bit or experiment.settings.samples.stochastic
+    recorded |= attacked and protocol.model is not None
     return images, chosen.label if recorded else None, where
 
 

@@ -120,12 +120,18 @@ class Run:
             self.fresh("detect", name),
             d.rules,
         )
+
+        def asked_of(other):
+            if name in self.settings.attack.sets:
+                return other, samples["label"]
+            return other, self.labels(other, images)
+
         if d.model is not None:
-            network, compared = d.model, samples["label"]
+            network, compared = asked_of(d.model)
         if published:
             protocol, rules = d.as_published[name], ["published"]
             if protocol.model is not None:
-                network, compared = protocol.model, samples["label"]
+                network, compared = asked_of(protocol.model)
             if protocol.true_label:
                 compared = samples["true"]
             kept = np.arange(len(images))

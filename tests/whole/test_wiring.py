@@ -233,7 +233,7 @@ def test_table_2_is_the_counts_of_those_rows(runs):
     run = runs.reported()
     detection, kappa1, expected = run.settings.detection, kappa1_of(run), []
     said = {
-        "normal": "right ones only",
+        "normal": "labels of smoothed, right ones only",
         "fgsm": "against the true label",
         "cw": "labels of smoothed",
         "wl": "labels of smoothed, against the true label",

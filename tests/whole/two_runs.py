@@ -41,7 +41,7 @@ detection:
   beta: 0.1
   cap: 50
   as_published:
-    normal: {right_only: true}
+    normal: {model: smoothed, right_only: true}
     fgsm: {true_label: true}
     cw: {model: smoothed}
     wl: {model: smoothed, true_label: true}
