@@ -1,15 +1,4 @@
-"""Calibrating: measure label changes of clean and adversarial images, choose the test.
-
->>> import numpy as np
->>> from nmutant_cli import calibrate
->>> def is_bright(images):
-...     return (images.mean(axis=(1, 2, 3)) > 0.5).astype(int)
->>> clean = np.ones((8, 8, 1)) * np.linspace(0, 1, 200).reshape(-1, 1, 1, 1)
->>> at_the_boundary = np.full((20, 8, 8, 1), 0.501)
->>> calibration = calibrate(is_bright, clean, at_the_boundary, target=0.1, mutations=20)
->>> calibration.promise.images, calibration.promise.false_alarm_rate
-(100, 0.1)
-"""
+"""Calibrating: measure label changes of clean and adversarial images, choose the test."""
 
 from __future__ import annotations
 
