@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 import numpy as np
@@ -15,6 +16,15 @@ from nmutant_cli.errors import ArtifactError, DataError, ModelError
 CLEAN = np.linspace(0, 1, 120, dtype=np.float32).reshape(-1, 1, 1, 1) * np.ones(own.SHAPE, "f")
 BOUNDARY = np.linspace(0.5005, 0.5015, 24, dtype="f").reshape(-1, 1, 1, 1) * np.ones(own.SHAPE, "f")
 CHEAP = {"target": 0.1, "step_sizes": (2.0,), "mutations": 40}
+
+
+@pytest.fixture(autouse=True)
+def heard(monkeypatch):
+    """A command that was run in this process has taken the logger for itself."""
+    log = logging.getLogger("nmutant")
+    monkeypatch.setattr(log, "propagate", True)
+    monkeypatch.setattr(log, "handlers", [])
+    monkeypatch.setattr(log, "level", logging.WARNING)
 
 
 def is_bright(images):
