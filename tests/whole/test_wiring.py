@@ -189,6 +189,7 @@ def test_each_epoch_has_an_order_of_its_own(runs, data):
         "mutation.clip=false",
         "mutation.amplitude=1",
         "sensitivity.shared_mutations=true",
+        "sensitivity.true_label=true",
         "samples.stochastic=true",
     ],
 )

@@ -62,8 +62,7 @@ attack:
     strong: {method: fgsm, eps: 0.25, model: plain}
 samples: {normal: 15, normal_correct_only: true, wl: 10}
 mutation: {amplitude: 4, clip: true}
-sensitivity:
-  {step_sizes: [5], mutations: 20, shared_mutations: false, confidence: 0.95, true_label: true}
+sensitivity: {step_sizes: [5], mutations: 20, shared_mutations: false, confidence: 0.95}
 detection:
   rules: [wald]
   step_size: 5
