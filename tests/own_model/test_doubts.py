@@ -19,12 +19,12 @@ CHEAP = {"target": 0.1, "step_sizes": (2.0,), "mutations": 40}
 
 
 @pytest.fixture(autouse=True)
-def heard(monkeypatch):
+def heard(monkeypatch, caplog):
     """A command that was run in this process has taken the logger for itself."""
+    caplog.set_level(logging.WARNING, logger="nmutant")
     log = logging.getLogger("nmutant")
     monkeypatch.setattr(log, "propagate", True)
     monkeypatch.setattr(log, "handlers", [])
-    monkeypatch.setattr(log, "level", logging.WARNING)
 
 
 def is_bright(images):
