@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,12 +79,22 @@ def any_test(draw):
     )
 
 
+def of_several_blocks(test):
+    """With an example of each rule in which decisions take several blocks."""
+    for rule in RULES:
+        slow = SequentialTest(rule, 0.02, 0.08, cap=150)
+        example = {"test": slow, "kappas": [0, 0.03, 0.1, 0.3], "blocks": [5] * 30, "seed": 1}
+        test = hypothesis.example(**example)(test)
+    return test
+
+
 @given(
     test=any_test(),
     kappas=st.lists(st.floats(0, 1), min_size=1, max_size=8),
     blocks=st.lists(st.integers(1, 40), min_size=1, max_size=60),
     seed=st.integers(0, 2**32),
 )
+@of_several_blocks
 def test_batched_tests_decide_as_the_literal_loop_does(test, kappas, blocks, seed):
     length = sum(blocks)
     changes = np.random.default_rng(seed).random((len(kappas), length)) < np.array(kappas)[:, None]
