@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-extras breaks lint schema reproduce-tables bench bench-attacks renew lock clean
+.PHONY: install demo test test-slow test-extras breaks lint schema api reproduce-tables bench bench-attacks renew lock clean
 .DEFAULT_GOAL := install
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -38,6 +38,9 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+api: install  ## docs/api.md, from the docstrings
+	$(BIN)/python scripts/api_page.py
 
 schema: install  ## the JSON schema of a config file
 	$(BIN)/nmutant schema > configs/schema.json

@@ -157,7 +157,7 @@ def estimate(config: str, overrides: tuple[str, ...]) -> None:
     click.echo(f"\n{path.stem}: at most {table['minutes'].iloc[-1]:.0f} minutes here")
 
 
-@click.command("configs")
+@click.command("configs", epilog=examples("nmutant configs"))
 def configs() -> None:
     """List the configs that come along: names for --config, and what each is."""
     known = sorted(config_folder().glob("*.yaml"), key=lambda path: path.stem)
@@ -167,7 +167,7 @@ def configs() -> None:
         click.echo(f"{path.stem.ljust(width)}  {line.removeprefix('# ')}")
 
 
-@click.command("schema")
+@click.command("schema", epilog=examples("nmutant schema > configs/schema.json"))
 def schema() -> None:
     """Print the JSON schema of a config file, for editors."""
     click.echo(json_schema(), nl=False)

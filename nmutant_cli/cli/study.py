@@ -40,7 +40,7 @@ class Studies(click.Group):
     cls=Studies,
     epilog=examples(
         "nmutant study from-kappa runs/mnist",
-        "nmutant study splits runs/digits --clean 300 --out results",
+        "nmutant study splits runs/digits --target 0.05 --out splits",
     ),
 )
 def command() -> None:

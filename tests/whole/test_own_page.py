@@ -17,6 +17,9 @@ from nmutant_cli.own_model.calibration import Calibration
 PAGE = (ROOT / "docs" / "own-model.md").read_text(encoding="utf-8")
 COMMON, *_ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 SECTIONS = dict(re.findall(r"### ([^\n]*)\n\n```python\n(.*?)```", PAGE, re.DOTALL))
+ATTACKS = dict(
+    re.findall(r"^With (\w+) [^\n]*\n\n```python\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
+)
 COMMANDS = re.findall(r"^    nmutant (calibrate|detect) (.*)$", PAGE, re.MULTILINE)
 SHAPE, CLASSES = (8, 8, 3), 3
 NEEDS = {
@@ -137,6 +140,24 @@ def test_a_section_and_what_all_have_in_common(name, reader, address):
     assert Calibration.load("mine.yaml") == names["calibration"]
     if name != "PyTorch":
         assert (names["found"].label == labels(np.load("new.npy"))).all()
+
+
+@pytest.mark.parametrize(("name", "library"), [("ART", "art"), ("Foolbox", "foolbox")])
+@pytest.mark.filterwarnings("ignore")
+def test_adversarial_images_from_a_library(name, library, reader):
+    pytest.importorskip("torch")
+    pytest.importorskip(library)
+    assert set(ATTACKS) == {"ART", "Foolbox"}
+    names: dict = {"np": np, "clean": np.load("clean.npy")[:20]}
+    exec(compile(SECTIONS["PyTorch"], "own-model.md, PyTorch", "exec"), names)
+    code = ATTACKS[name].replace("steps=100", "steps=40").replace(", 10\n", f", {CLASSES}\n")
+    exec(compile(code, f"own-model.md, {name}", "exec"), names)
+    adversarial, _predict = names["adversarial"], names["predict"]
+    assert len(adversarial) > 10
+    assert adversarial.shape[1:] == SHAPE
+    assert ((adversarial >= 0) & (adversarial <= 1)).all()
+    unchanged = (adversarial[:, None] == names["clean"][None]).all(axis=(2, 3, 4))
+    assert not unchanged.any()
 
 
 @pytest.mark.parametrize(("name", "commands"), [("Keras", COMMANDS[:2]), ("ONNX", COMMANDS[2:])])

@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import nmutant_cli
+
 
 @pytest.mark.parametrize(
     ("own_flips", "flips", "unexplained"), [(0, 1, 1), (0, 2, 0), (1, 0, 0), (0, 0, 1)]
@@ -47,3 +49,10 @@ def test_only_networks_and_samples_are_copied(script, finished, tmp_path):
         ".keras", ".npz", ".json",
     }  # fmt: skip
     assert (tmp_path / "copy/model.keras").is_file()
+
+
+def test_the_api_page_is_that_of_the_docstrings(script):
+    api_page = script("api_page")
+    assert api_page.PAGE.read_text(encoding="utf-8") == api_page.page(), "run make api"
+    named = {name for names in api_page.NAMES.values() for name in names}
+    assert named >= {*nmutant_cli.__all__} - {"__version__"}
