@@ -30,6 +30,7 @@ test-extras: install  ## the attacks beside Foolbox and ART, JAX, PyTorch, two R
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	  -e '.[jax,torch,ray,oracles]'
 	$(BIN)/python -m pytest -m 'slow or not slow' $(addprefix tests/,$(EXTRAS))
+	$(BIN)/python -m pytest tests/whole/test_examples.py -k workers
 
 breaks: install  ## deliberate breaks of the code, one at a time: do the fast tests notice?
 	$(BIN)/python scripts/breaks.py

@@ -51,9 +51,9 @@ def detect(
     """Run every test on every sample; ``sources[i]`` gives the mutations of sample ``i``.
 
     ``block`` mutations are labelled at a time for each open sample; where it is not given, as many
-    as fill whole batches, between 16 and 256. ``growing``: a few instead, then half as many again
-    as were read, so that nobody reads more than 1.5 times what is needed, the sample itself
-    counted. Neither changes any result.
+    as fill whole batches, between 16 and 256. ``growing``: powers of two instead, few at first, so
+    that nobody reads more than 1.5 times what is needed, the sample itself counted. Neither
+    changes any result.
     ``progress`` is told how many samples each round finished. ``votes``: count labels, too.
     """
     running = [TestBatch(test, len(sources)) for test in tests]
@@ -63,10 +63,11 @@ def detect(
     rows = np.arange(len(sources))
     read, asked = 0, 1.0
     last = max((test.max_mutations for test in tests), default=0)
+    shortest = min((test.shortest for test in tests), default=0) if growing else 0
     while len(rows):
         size = block or _block(len(rows), subjects.batch_size / asked)
         if growing:
-            size = min(read // 2 + 2, MOST, last - read)
+            size = _growing(read, shortest, last)
         drawn = Mutations.concatenate(sources[i].take(read, size) for i in rows.tolist())
         # Of what changes nothing a deterministic network is not asked.
         asked = max(1 - float(drawn.is_identity.mean()), 0.5) if subjects.deterministic else 1.0
@@ -86,6 +87,13 @@ def detect(
         Detections(batch.test, batch.verdict, batch.n, batch.c, batch.mutations, counted)
         for batch, counted in zip(running, counts, strict=True)
     ]
+
+
+def _growing(read: int, shortest: int, last: int) -> int:
+    """A power of two: no more than the shortest decision needs, then than half of what was read."""
+    most = shortest - read if read < shortest else max(read // 2, 1)
+    most = min(most, MOST, last - read)
+    return 1 << (most.bit_length() - 1)
 
 
 def _block(rows: int, batch: float) -> int:

@@ -20,7 +20,7 @@ compared, and when:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -73,6 +73,14 @@ class SequentialTest:
     def max_mutations(self) -> int:
         """Real mutations after which an undecided test ends."""
         return -(-self.cap // self.count_per_mutation)
+
+    @property
+    def shortest(self) -> int:
+        """No test of this kind ends before so many real mutations."""
+        # Nothing moves faster than all labels changed or none, looked at each time.
+        test = replace(self, rule="wald") if self.rule == "algorithm1" else self
+        ends = (run(test, np.full(self.max_mutations, changed)) for changed in (True, False))
+        return min(end.mutations for end in ends)
 
     @property
     def upper(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from itertools import count, takewhile
 from typing import Any
 
 import keras
@@ -112,7 +113,8 @@ class CompiledLabeller:
     """A `sensitivity.Labeller`: one compiled graph from (image, mutation) to label.
 
     ``stochastic`` leaves the network's dropout on, its masks keyed by ``Mutations.noise``.
-    Calls are padded to ``batch_size``, so the graph is traced once. `at` gives the same graph for
+    Calls are padded to ``batch_size``, so the graph is traced once; ``growing``: to the next power
+    of two, so that few rows cost little. `at` gives the same graph for
     another step size: the size is no part of it.
     """
 
@@ -125,8 +127,11 @@ class CompiledLabeller:
         clip: Bounds | None = None,
         batch_size: int = 1000,
         stochastic: bool = False,
+        growing: bool = False,
     ) -> None:
         self.batch_size, self.deterministic = batch_size, not stochastic
+        smaller = takewhile(lambda size: size < batch_size, (1 << k for k in count()))
+        self.sizes = (*(smaller if growing else ()), batch_size)
         self._step = np.float32(step_size)
         shape = model.input_shape[1:]
         side = patch_side(mutation, shape)
@@ -155,7 +160,7 @@ class CompiledLabeller:
         corners, level, patch, *warp = arguments(m, float(self._step), shape)
         patch = np.pad(patch, ((0, 0), (0, room), (0, room), (0, 0)))
         batch = [images, corners, level, patch, m.noise, *warp]
-        padding = self.batch_size - n
+        padding = next(size for size in self.sizes if size >= n) - n
         if padding:
             batch = [np.concatenate([a, np.zeros((padding, *a.shape[1:]), a.dtype)]) for a in batch]
         return np.asarray(self._model.predict_on_batch(batch))[:n].astype(np.int64)

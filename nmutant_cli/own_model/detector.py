@@ -10,7 +10,7 @@ import numpy as np
 
 from nmutant_cli.detection.detect import detect
 from nmutant_cli.detection.intervals import anytime
-from nmutant_cli.mutation.sensitivity import NumpyLabeller, Subjects, majority_of, streams
+from nmutant_cli.mutation.sensitivity import Subjects, majority_of, streams
 from nmutant_cli.own_model.answers import Answer
 from nmutant_cli.own_model.calibration import Calibration
 from nmutant_cli.own_model.images import checked
@@ -63,8 +63,8 @@ class Detector:
     call of the model, at most; it changes no result. ``confidence``: of the intervals of kappa.
 
     Any number of threads may use one detector: nothing is changed after it is made. The work for
-    an image is at most ``calibration.cap`` mutations and, for anything but a Keras model, which is
-    asked for whole batches, at most 1.5 times the mutations that are needed.
+    an image is at most ``calibration.cap`` mutations and, alone, at most 1.5 times those that are
+    needed.
 
     >>> import numpy as np
     >>> from nmutant_cli import Calibration, Detector
@@ -94,7 +94,7 @@ class Detector:
         self._test = calibration.test
         self._seed = secrets.randbits(64) if seed is None else seed
         shape = calibration.image_shape
-        label = labels_under(predict, calibration.mutation, batch_size, shape)
+        label = labels_under(predict, calibration.mutation, batch_size, shape, growing=True)
         self._label = label(calibration.step_size)
 
     def detect(self, images: AnyArray) -> Verdicts:
@@ -115,9 +115,7 @@ class Detector:
     def _detect(self, images: Images) -> Verdicts:
         subjects = Subjects(self._label, images)
         sources = streams(images, self.calibration.mutation, self._seed, "detector")
-        # A compiled graph labels a whole batch at the price of one image.
-        growing = isinstance(self._label, NumpyLabeller)
-        (detected,) = detect(subjects, sources, [self._test], votes=True, growing=growing)
+        (detected,) = detect(subjects, sources, [self._test], votes=True, growing=True)
         lower, upper = anytime(detected.c, detected.mutations, self.confidence)
         labels = [np.array([*votes.elements()], np.int64) for votes in detected.votes]
         return Verdicts(

@@ -144,11 +144,12 @@ def labels_under(
     mutation: Mutation,
     batch_size: int,
     shape: Sequence[int] | None = None,
+    growing: bool = False,
 ) -> Callable[[float], Labeller]:
     """A `sensitivity.Labeller` for each step size: compiled for a Keras model, else with NumPy.
 
     ``shape``: that of an image, where it is known; large images are labelled fewer at a time than
-    ``batch_size``, which changes no result.
+    ``batch_size``, which changes no result. ``growing``: few mutations at a time are quick, too.
     """
     refuse_module(predict)
     if shape is not None:
@@ -171,10 +172,12 @@ def labels_under(
                 mutation=mutation,
                 clip=clip,
                 batch_size=batch_size,
+                growing=growing,
             )
             # Traced here, so that no two threads do it at once and the first image is as quick.
             takes = model.input_shape[1:]
-            compiled(np.zeros((1, *takes), np.float32), identity(1, takes))
+            for size in compiled.sizes:
+                compiled(np.zeros((size, *takes), np.float32), identity(size, takes))
             return compiled.at
         predict = logits_fn(model, batch_size)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import hypothesis
@@ -110,6 +111,20 @@ def test_batched_tests_decide_as_the_literal_loop_does(test, kappas, blocks, see
         assert batched.mutations[i] == literal.mutations
         ended = literal.verdict != Verdict.UNDECIDED or literal.n >= test.cap
         assert batched.open[i] == (not ended)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    ("p0", "p1", "cap"), [(0.01, 0.3, 90), (0.2, 0.9, 90), (0.5, 0.99, 90), (0.1, 0.11, 7)]
+)
+def test_no_decision_is_shorter_than_the_shortest(rule, p0, p1, cap):
+    test = SequentialTest(rule, p0, p1, cap=cap)
+    every = itertools.product([False, True], repeat=min(test.max_mutations, 10))
+    found = min(run(test, changes).mutations for changes in every)
+    if rule == "algorithm1":
+        assert 1 <= test.shortest <= found
+    else:
+        assert test.shortest == found
 
 
 def test_wald_keeps_its_error_bounds():
