@@ -79,7 +79,7 @@ def test_every_command_has_an_example():
 
 
 @pytest.mark.parametrize(
-    "line", list(dict.fromkeys([*SHOWN, *chain(*HELP.values())])), ids=str.strip
+    "line", list(dict.fromkeys(map(str.strip, chain(SHOWN, *HELP.values())))), ids=str.strip
 )
 def test_an_example_runs(line, reader):
     name, *arguments = shlex.split(line)
