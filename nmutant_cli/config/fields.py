@@ -33,7 +33,7 @@ DROPOUT_LAYERS = {"mnist": 0, "cifar10_basic": 1, "cifar10_allconv": 3, "substit
 Kind = Literal["light", "occlusion", "blackout", "gaussian", "translation", "rotation", "contrast"]
 DetectorName = Literal[
     "kappa", "kappa_calibrated", "occlusion", "gaussian", "translation", "rotation", "contrast",
-    "softmax", "margin", "squeezing", "models", "lid",
+    "softmax", "margin", "energy", "odds", "squeezing", "models", "lid",
 ]  # fmt: skip
 
 

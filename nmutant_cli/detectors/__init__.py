@@ -9,7 +9,8 @@ from nmutant_cli.detectors import kappa
 from nmutant_cli.detectors.contract import Candidate, CountingDetector, NetworkView
 from nmutant_cli.detectors.lid import LID
 from nmutant_cli.detectors.mutated_models import MutatedModels
-from nmutant_cli.detectors.scores import Margin, Softmax
+from nmutant_cli.detectors.odds import Odds
+from nmutant_cli.detectors.scores import Energy, Margin, Softmax
 from nmutant_cli.detectors.squeezing import Squeezing
 
 DETECTORS: dict[str, type[Candidate]] = {
@@ -22,6 +23,8 @@ DETECTORS: dict[str, type[Candidate]] = {
     "contrast": kappa.Contrast,
     "softmax": Softmax,
     "margin": Margin,
+    "energy": Energy,
+    "odds": Odds,
     "squeezing": Squeezing,
     "models": MutatedModels,
     "lid": LID,

@@ -30,3 +30,14 @@ class Margin(Candidate):
     def score(self, images: Images) -> Floats:
         logits = np.sort(self.view.logits(images).astype(np.float64), axis=1)
         return logits[:, -2] - logits[:, -1]
+
+
+class Energy(Candidate):
+    """``-log sum exp`` of the logits, the free energy (Liu et al. 2020, arXiv 2010.03759)."""
+
+    title = "energy"
+    needs = "scores"
+    passes = 1.0
+
+    def score(self, images: Images) -> Floats:
+        return -np.logaddexp.reduce(self.view.logits(images).astype(np.float64), axis=1)

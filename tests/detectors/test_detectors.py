@@ -16,15 +16,16 @@ from sklearn.metrics import roc_auc_score
 
 from nmutant_cli.config.settings import Compare, Mutation
 from nmutant_cli.detectors import mutated_models
-from nmutant_cli.detectors.contract import NetworkView
+from nmutant_cli.detectors.contract import NetworkView, digest
 from nmutant_cli.detectors.lid import LID, LIMIT, lid
 from nmutant_cli.detectors.mutated_models import AGREEMENT, RATES, MutatedModels, fuzzed
-from nmutant_cli.detectors.scores import Margin, Softmax
+from nmutant_cli.detectors.odds import FEWEST, NOISES, UNKNOWN, Odds
+from nmutant_cli.detectors.scores import Energy, Margin, Softmax
 from nmutant_cli.detectors.squeezing import Squeezing, reduce_depth, smooth
 from nmutant_cli.errors import DataError, ModelError
 from nmutant_cli.networks.architectures import initialize
 
-KINDS = (Softmax, Margin, Squeezing, MutatedModels, LID)
+KINDS = (Softmax, Margin, Energy, Odds, Squeezing, MutatedModels, LID)
 MUTATIONS = 12
 CLEAN, ASKED = tools.images(300)[:220], tools.images(300)[220:]
 
@@ -108,6 +109,83 @@ def test_softmax_and_margin_are_those_of_the_logits():
     )
     np.testing.assert_allclose(Softmax(view).score(ASKED), [0.3, 0.5], rtol=1e-6)
     np.testing.assert_allclose(Margin(view).score(ASKED), [-np.log(3.5), -np.log(2)], rtol=1e-6)
+
+
+def test_the_energy_is_that_of_the_logits():
+    view = guard()
+    view.__dict__["logits"] = lambda images: np.array([[0, 0], [1000, 3]], np.float32)
+    np.testing.assert_allclose(Energy(view).score(ASKED), [-np.log(2), -1000])
+
+
+def literal_falls(view, image):
+    """The label, and the mean fall of each margin for each noise, one noisy copy at a time."""
+    model, rng = view.model, view.stream("odds", digest(image))
+
+    def margins(x, label):
+        logits = np.asarray(model(x[None]))[0].astype(np.float64)
+        return [logits[label] - logit for logit in logits]
+
+    label = int(np.asarray(model(image[None])).argmax())
+    before = margins(image, label)
+    falls = {noise: [] for noise in NOISES}
+    for copy in range(MUTATIONS):
+        kind, eps = NOISES[copy % len(NOISES)]
+        if kind == "normal":
+            drawn = rng.standard_normal(image.shape)
+        elif kind == "sign":
+            drawn = rng.choice((-1.0, 1.0), image.shape)
+        else:
+            drawn = rng.uniform(-1, 1, image.shape)
+        noisy = np.minimum(np.maximum(image + eps * drawn, 0), 1).astype(np.float32)
+        after = margins(noisy, label)
+        falls[kind, eps].append([old - new for old, new in zip(before, after, strict=True)])
+    return label, [np.mean(falls[noise], axis=0) for noise in NOISES]
+
+
+def test_the_odds_test_is_the_literal_one():
+    detector, view = Odds(guard()), guard()
+    detector.fit(CLEAN[:60], known())
+    clean = [literal_falls(view, image) for image in CLEAN[:60]]
+    scores, asked = detector.score(ASKED[:12]), [literal_falls(view, x) for x in ASKED[:12]]
+    for score, (label, falls) in zip(scores, asked, strict=True):
+        usual = np.array([of_clean for its, of_clean in clean if its == label])
+        if len(usual) < FEWEST:
+            assert score == UNKNOWN
+            continue
+        z = [
+            np.mean(
+                [(falls[e][j] - usual[:, e, j].mean()) / usual[:, e, j].std() for e in range(9)]
+            )
+            for j in range(5)
+            if j != label
+        ]
+        assert score == pytest.approx(max(z), rel=0.01, abs=0.02)
+    assert (scores > UNKNOWN).sum() > 6
+
+
+def test_the_odds_test_sees_a_margin_that_noise_lowers():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Flatten(),
+            layers.Dense(2, activation="relu"),  # |sum - 10| in two parts
+            layers.Dense(2),
+        ]
+    )
+    sums = np.repeat(np.array([[1, -1]], np.float32), 64, axis=0)
+    falling = np.array([[-10, 0], [-10, 0]], np.float32)
+    model.set_weights(
+        [sums, np.array([-10, 10], np.float32), falling, np.array([0, -1e4], np.float32)]
+    )
+    detector = fitted(Odds, model=model)
+    at_the_peak = ASKED * (10 / ASKED.sum(axis=(1, 2, 3), keepdims=True))
+    scores = np.concatenate([detector.score(ASKED), detector.score(at_the_peak)])
+    assert roc_auc_score(np.repeat([0, 1], 80), scores) > 0.95
+
+
+def test_the_odds_test_needs_clean_images():
+    with pytest.raises(DataError, match="odds: no label with 3 clean images or more"):
+        Odds(guard()).fit(CLEAN[:0], known())
 
 
 def test_softmax_tells_apart_images_that_the_network_is_sure_of():

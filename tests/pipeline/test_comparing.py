@@ -80,9 +80,9 @@ def test_every_detector_meets_every_set(run):
     folder, outcome = run
     assert outcome.code == 0, outcome.stderr
     table = read_table(folder / "comparison.csv")
-    assert table["detector"].nunique() == 12
+    assert table["detector"].nunique() == 14
     assert set(table["samples"]) == {"FGSM", "C&W", "JSMA", "WL"}
-    assert len(table) == 12 * 4 * 2
+    assert len(table) == 14 * 4 * 2
     for key in ("auc", "tpr_at_1", "tpr_at_5"):
         low, value, high = (table[f"{key}_{end}"] for end in ("low", "percent", "high"))
         assert ((low <= value) & (value <= high))[table["n"] > 0].all()
@@ -103,7 +103,7 @@ def test_the_tables_as_json(run):
     assert [row["detector"] for row in printed["comparison"]] == table["detector"].tolist()
     found = [row["auc_percent"] for row in printed["comparison"]]
     np.testing.assert_array_equal(np.array(found, float), table["auc_percent"])
-    assert len(printed["costs"]) == 12
+    assert len(printed["costs"]) == 14
     assert printed["files"][0] == str(folder / "comparison.csv")
 
 
