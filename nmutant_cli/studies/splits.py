@@ -151,5 +151,8 @@ def _images(experiment: Experiment, most: int) -> dict[str, Images]:
         samples = experiment.samples(slug).counted()
         if experiment.network_of(slug) == "base":
             rounded, label = samples.rounded(eight_bit=True)
+            if (label == samples.true).all():
+                log.warning("%s: no adversarial sample, left out", slug)
+                continue
             images[slug] = rounded[label != samples.true]
     return images
