@@ -84,6 +84,7 @@ class Odds(Candidate):
         label = before.argmax(axis=1)
         noises = NOISES[: self.view.settings.mutations]
         falls = np.zeros((len(images), len(noises), before.shape[1]))
+        margins = _margins(before, label)
         generators = [self.view.stream("odds", digest(image)) for image in images]
         copies = self.view.settings.mutations if len(images) else 0
         for copy in range(copies):
@@ -92,7 +93,7 @@ class Odds(Candidate):
             drawn = np.stack([KINDS[kind](rng, images.shape[1:]) for rng in generators])
             noisy = np.clip(images + eps * drawn, 0, 1).astype(np.float32)
             after = self.view.logits(noisy).astype(np.float64)
-            falls[:, which] += _margins(before, label) - _margins(after, label)
+            falls[:, which] += margins - _margins(after, label)
         turns = [len(range(which, copies, len(noises))) for which in range(len(noises))]
         return label, falls / np.maximum(turns, 1)[None, :, None]
 

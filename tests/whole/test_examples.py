@@ -42,13 +42,9 @@ def place(tmp_path_factory):
     for name in ("digits", "mnist", "mnist-adaptive"):
         text = yaml.safe_dump(settings.model_dump(mode="json"))
         (folder / "configs" / f"{name}.yaml").write_text(text)
-    assert (
-        nmutant(
-            "run", "--config", folder / "configs/digits.yaml", "--run-dir", folder / "runs/digits"
-        ).code
-        == 0
-    )
-    shutil.copytree(folder / "runs/digits", folder / "runs/mnist")
+    config, run = folder / "configs/digits.yaml", folder / "runs/digits"
+    assert nmutant("run", "--config", config, "--run-dir", run).code == 0
+    shutil.copytree(run, folder / "runs/mnist")
     (folder / "results").mkdir()
     for kept in ("results/mnist", "FOLDER"):
         (folder / kept).symlink_to(ROOT / "results" / "mnist")
