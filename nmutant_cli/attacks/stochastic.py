@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from nmutant_cli.mutation.graph import dropout_on, mix
+from nmutant_cli.mutation.dropout import dropout_on, mix
 from nmutant_cli.types import AnyArray
 
 

@@ -131,6 +131,9 @@ class Runtime(Section):
 
     batch_size: PositiveInt | Literal["auto"] = 1000
     """Mutations labelled in one call of the network; ``auto`` measures what is fastest here."""
+    exact_precision: Literal["auto", "float32"] = "auto"
+    """``auto``: where it is faster, a label is asked in bfloat16 first, and in float32 where that
+    leaves a doubt; ``float32``: in float32 alone."""
 
 
 class Settings(Section):

@@ -13,11 +13,10 @@ import numpy as np
 from keras import ops
 
 from nmutant_cli.config.settings import Mutation
-from nmutant_cli.errors import ModelError
+from nmutant_cli.mutation.dropout import with_dropout
 from nmutant_cli.mutation.operator import WARPING, ImageShape, Mutations, identity, patch_side
 from nmutant_cli.networks import backend
-from nmutant_cli.networks.inference import padded_batches
-from nmutant_cli.types import AnyArray, Bounds, Images, Labels
+from nmutant_cli.types import AnyArray, Bounds, Floats, Images, Labels
 
 SIZES = (250, 1000, 4000)
 """Batch sizes that are tried where the fastest is asked for."""
@@ -76,39 +75,6 @@ def arguments(m: Mutations, step_size: float, shape: ImageShape | None) -> list[
     return [*adding, step * m.warp[:, 3], affine]
 
 
-class KeyedDropout(keras.layers.Layer):
-    """Dropout whose mask is a hash of ``(key of the row, position)``.
-
-    Left on at inference, an ordinary dropout layer makes a label depend on what else was in the
-    batch and on what was asked before; here it depends on the row's key alone.
-    """
-
-    def __init__(self, rate: float, salt: int) -> None:
-        super().__init__()
-        self._rate, self._salt = rate, salt
-
-    def call(self, inputs: list[Any]) -> Any:
-        values, key = inputs
-        size = int(np.prod(values.shape[1:]))
-        key = mix(ops.bitwise_xor(key, self._salt))
-        position = mix(ops.arange(size, dtype="int32"))
-        bits = mix(ops.bitwise_xor(key[:, None], position[None, :]))
-        keep = ops.cast(ops.cast(bits, "float32") * 2.0**-31 >= self._rate, "float32")
-        return values * ops.reshape(keep, (-1, *values.shape[1:])) / (1 - self._rate)
-
-    def compute_output_shape(self, input_shape: list[Any]) -> Any:
-        return input_shape[0]
-
-
-def mix(x: Any) -> Any:
-    """MurmurHash3's finaliser on 31 bits, in int32 (which wraps on every backend)."""
-    mask = 0x7FFFFFFF
-    for shift, factor in ((16, 0x45D9F3B), (15, 0x2C1B3C6D), (16, 1)):
-        x = ops.bitwise_and(x, mask)
-        x = ops.bitwise_xor(x, ops.right_shift(x, shift)) * factor
-    return ops.bitwise_and(x, mask)
-
-
 class CompiledLabeller:
     """A `sensitivity.Labeller`: one compiled graph from (image, mutation) to label.
 
@@ -129,7 +95,8 @@ class CompiledLabeller:
         stochastic: bool = False,
         growing: bool = False,
     ) -> None:
-        self.batch_size, self.deterministic = batch_size, not stochastic
+        self.batch_size = self.at_once = batch_size
+        self.deterministic = not stochastic
         smaller = takewhile(lambda size: size < batch_size, (1 << k for k in count()))
         self.sizes = (*(smaller if growing else ()), batch_size)
         self._step = np.float32(step_size)
@@ -141,10 +108,11 @@ class CompiledLabeller:
         self._warps = not WARPING.isdisjoint(mutation.kinds)
         warp = [keras.Input(()), keras.Input((8,))] if self._warps else []
         mutated = Mutate(clip)([images, corners, level, patch, *warp])
-        logits = _with_dropout(model, mutated, noise) if stochastic else model(mutated)
-        label = ops.argmax(logits, axis=-1)
+        logits = with_dropout(model, mutated, noise) if stochastic else model(mutated)
         self._side, self.image_shape = side, shape
-        self._model = keras.Model([images, corners, level, patch, noise, *warp], label)
+        best = ops.top_k(ops.cast(logits, "float32"), k=2)[0]
+        outputs = [ops.argmax(logits, axis=-1), best[:, 0] - best[:, 1]]
+        self._model = keras.Model([images, corners, level, patch, noise, *warp], outputs)
         self._model.compile(jit_compile=backend.jit())
 
     def at(self, step_size: float) -> CompiledLabeller:
@@ -153,8 +121,27 @@ class CompiledLabeller:
         other._step = np.float32(step_size)
         return other
 
+    def padding_to(self, sizes: tuple[int, ...]) -> CompiledLabeller:
+        """The same, its calls padded to the next of ``sizes``, which end with the batch size."""
+        other = copy.copy(self)
+        other.sizes = sizes
+        return other
+
     def __call__(self, images: Images, mutations: Mutations) -> Labels:
-        n, m = len(images), mutations
+        return self.ranked(images, mutations)[0]
+
+    def ranked(self, images: Images, mutations: Mutations) -> tuple[Labels, Floats]:
+        """The label of any number of mutated images, and its logit's lead over the second."""
+        labels, leads = [np.zeros(0, np.int64)], [np.zeros(0)]
+        for first in range(0, len(images), self.batch_size):
+            part = slice(first, first + self.batch_size)
+            label, lead = self._batch(images[part], mutations[part])
+            labels.append(label.astype(np.int64))
+            leads.append(lead.astype(np.float64))
+        return np.concatenate(labels), np.concatenate(leads)
+
+    def _batch(self, images: Images, m: Mutations) -> tuple[AnyArray, AnyArray]:
+        n = len(images)
         room = self._side - m.patch.shape[1]
         shape = self.image_shape if self._warps else None
         corners, level, patch, *warp = arguments(m, float(self._step), shape)
@@ -163,72 +150,23 @@ class CompiledLabeller:
         padding = next(size for size in self.sizes if size >= n) - n
         if padding:
             batch = [np.concatenate([a, np.zeros((padding, *a.shape[1:]), a.dtype)]) for a in batch]
-        return np.asarray(self._model.predict_on_batch(batch))[:n].astype(np.int64)
+        label, lead = self._model.predict_on_batch(batch)
+        return np.asarray(label)[:n], np.asarray(lead)[:n]
+
+
+def seconds_each(label: CompiledLabeller) -> float:
+    """How long a row of a full batch takes: the best of three."""
+    images = np.zeros((label.batch_size, *label.image_shape), np.float32)
+    nothing = identity(label.batch_size, label.image_shape)
+    label(images, nothing)  # compiles
+    took = []
+    for _ in range(3):
+        start = time.perf_counter()
+        label(images, nothing)
+        took.append(time.perf_counter() - start)
+    return min(took) / label.batch_size
 
 
 def fastest(compiled: Callable[[int], CompiledLabeller]) -> CompiledLabeller:
     """Of ``compiled(batch_size)`` for the sizes `SIZES` the one that labels most in a second."""
-
-    def seconds_each(label: CompiledLabeller) -> float:
-        images = np.zeros((label.batch_size, *label.image_shape), np.float32)
-        nothing = identity(label.batch_size, label.image_shape)
-        label(images, nothing)  # compiles
-        took = []
-        for _ in range(3):
-            start = time.perf_counter()
-            label(images, nothing)
-            took.append(time.perf_counter() - start)
-        return min(took) / label.batch_size
-
     return min(map(compiled, SIZES), key=seconds_each)
-
-
-def dropout_on(model: keras.Model) -> keras.Model:
-    """The network with its dropout on: ``[images, key (n,) int32]`` to logits.
-
-    The masks of a row depend on its key alone. The weights are those of ``model``. Raises
-    ModelError if that is no keras.Sequential or has no dropout.
-    """
-    images, key = keras.Input(model.input_shape[1:]), keras.Input((), dtype="int32")
-    logits = _with_dropout(model, images, key)
-    if not any(isinstance(layer, keras.layers.Dropout) and layer.rate for layer in model.layers):
-        raise ModelError(f"network {model.name!r} has no dropout that could be left on")
-    return keras.Model([images, key], logits)
-
-
-def stochastic_labels(
-    model: keras.Model, batch_size: int = 1000
-) -> Callable[[Images, AnyArray], Labels]:
-    """``(images, keys) -> labels``: one pass each, dropout on, its masks as the row's key has it.
-
-    ``keys``: ``(n,)`` int32, from 0. The counterpart of `inference.predict_labels`; raises
-    ModelError as `dropout_on` does.
-    """
-    graph = dropout_on(model)
-    graph.compile(jit_compile=backend.jit())
-
-    def labels(images: Images, keys: AnyArray) -> Labels:
-        out = [np.zeros(0, np.int64)]
-        batches = padded_batches(images, batch_size), padded_batches(keys, batch_size)
-        for (part, used), (key, _) in zip(*batches, strict=True):
-            logits = np.asarray(graph.predict_on_batch([part, key]))
-            out.append(logits[:used].argmax(axis=1))
-        return np.concatenate(out)
-
-    return labels
-
-
-def _with_dropout(model: keras.Model, x: Any, key: Any) -> Any:
-    if not isinstance(model, keras.Sequential):
-        raise ModelError(
-            "dropout is left on (model.stochastic_inference, samples.stochastic, "
-            "attack.stochastic) in keras.Sequential networks only"
-        )
-    for salt, layer in enumerate(model.layers):
-        if isinstance(layer, keras.layers.InputLayer):
-            continue
-        if isinstance(layer, keras.layers.Dropout):
-            x = KeyedDropout(layer.rate, salt)([x, key])
-        else:
-            x = layer(x)
-    return x

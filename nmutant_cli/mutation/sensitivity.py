@@ -22,13 +22,14 @@ from nmutant_cli.types import Bools, Bounds, Floats, Images, Ints, Labels, Predi
 
 
 class Labeller(Protocol):
-    """Labels mutated images, at most ``batch_size`` in one call.
+    """Labels mutated images, at most ``at_once`` in one call, ``batch_size`` at a time.
 
     ``deterministic``: asked twice about one image, the network says the same twice.
     """
 
     deterministic: bool
     batch_size: int
+    at_once: int
 
     def __call__(self, images: Images, mutations: Mutations) -> Labels:
         """The label of ``images[i]`` after ``mutations[i]``: ``(n,)``, for n images."""
@@ -55,7 +56,8 @@ class NumpyLabeller:
         deterministic: bool = True,
     ) -> None:
         self._predict, self._step_size, self._clip = predict, step_size, clip
-        self.batch_size, self.deterministic = batch_size, deterministic
+        self.batch_size = self.at_once = batch_size
+        self.deterministic = deterministic
 
     def __call__(self, images: Images, mutations: Mutations) -> Labels:
         return np.asarray(self._predict(apply(images, mutations, self._step_size, self._clip)))
@@ -101,7 +103,7 @@ class Subjects:
         return labels
 
     def _ask(self, owner: Ints, mutations: Mutations) -> Labels:
-        size = self.batch_size
+        size = self._label.at_once
         out = np.zeros(len(owner), np.int64)
         for i in range(0, len(owner), size):
             part = slice(i, i + size)

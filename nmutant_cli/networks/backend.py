@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from nmutant_cli.errors import ModelError, not_installed
 
@@ -42,6 +44,19 @@ def name() -> str:
 def jit() -> bool | str:
     """Keras's ``jit_compile``; on the CPU XLA is slower than TensorFlow's own graph here."""
     return False if name() == "tensorflow" else "auto"
+
+
+def fused(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, of tensors, compiled so that its steps take one pass over memory together.
+
+    TensorFlow's own graph takes one for each; JAX and PyTorch are left to what compiles the rest.
+    """
+    if name() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    compiled: Callable[..., Any] = tf.function(function, jit_compile=True)
+    return compiled
 
 
 def require_training(path: Path) -> None:

@@ -63,6 +63,27 @@ def logits_fn(model: keras.Model, batch_size: int = 1000) -> Callable[[Images], 
     return logits
 
 
+def in_bfloat16(model: keras.Model) -> keras.Model:
+    """The same network computing in bfloat16, from its last layer with weights on in float32.
+
+    Its weights are float32 and a copy.
+    """
+    import keras
+
+    weighted = [i for i, layer in enumerate(model.layers) if layer.weights]
+    precise = {layer.name for layer in model.layers[weighted[-1] if weighted else 0 :]}
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if layer.name not in precise:
+            config["dtype"] = "mixed_bfloat16"
+        return type(layer).from_config(config)
+
+    quick = keras.models.clone_model(model, clone_function=clone)
+    quick.set_weights(model.get_weights())
+    return quick
+
+
 def predict_labels(model: keras.Model, images: Images, batch_size: int = 1000) -> Labels:
     """The label of each image, shape ``(n,)`` int64, dropout off."""
     return logits_fn(model, batch_size)(images).argmax(axis=1).astype(np.int64)

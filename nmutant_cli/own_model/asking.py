@@ -84,6 +84,7 @@ class Patient:
     def __init__(self, label: Labeller, journal: Journal) -> None:
         self._label, self._journal = label, journal
         self.batch_size, self.deterministic = label.batch_size, label.deterministic
+        self.at_once = label.at_once
 
     def __call__(self, images: Images, mutations: Mutations) -> Labels:
         known = self._journal.take(len(images))

@@ -166,7 +166,7 @@ def _substitute(
 def _oracle(name: str, model: keras.Model, data: Dataset, settings: Settings) -> Predict:
     if not settings.attack.stochastic:
         return lambda images: predict_labels(model, images)
-    from nmutant_cli.mutation.graph import stochastic_labels
+    from nmutant_cli.mutation.dropout import stochastic_labels
 
     # What is asked, in which order, is fixed, so the k-th question has the k-th key.
     rng = stream(settings.seed, data.name, "oracle", name)

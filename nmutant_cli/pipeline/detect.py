@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def _detections_of(experiment: Experiment, slug: str, kappa1: float, protocol: P
         for mu in detection.mu
     ]
 
-    def build(path: Path) -> None:
+    def build(path: Path) -> Mapping[str, Any]:
         images, labels, rows = measured(experiment, slug, asked)
         tests = tuple(
             sprt.SequentialTest(rule, p0, p1, detection.alpha, detection.beta, detection.cap)
@@ -99,6 +100,7 @@ def _detections_of(experiment: Experiment, slug: str, kappa1: float, protocol: P
                 verdict = Verdict(number).name.lower()
                 table.append([slug, index, source, rule, kappa1, mu, p0, p1, verdict, n, c])
         write_csv(path, table, DETECTION_COLUMNS)
+        return pieces.audit.as_counts()
 
     with Pieces(experiment, name, ingredients) as pieces:
         return experiment.run.make(name, ingredients, build)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from nmutant_cli.config.settings import Settings
 from nmutant_cli.datasets import Dataset, load_dataset
 from nmutant_cli.files import digest_of, file_digest
+from nmutant_cli.mutation.audit import Audit
 from nmutant_cli.mutation.operator import clip_of
 from nmutant_cli.mutation.sensitivity import Labeller
 from nmutant_cli.networks import backend, inference
@@ -123,6 +124,7 @@ class Experiment:
             clip=clip_of(settings.mutation, self.data.bounds),
             batch_size=settings.runtime.batch_size,
             stochastic=settings.model_settings(name).stochastic_inference,
+            bfloat16_first=settings.runtime.exact_precision == "auto",
         )
 
     def label(self, network: str, step_size: float) -> Labeller:
@@ -208,13 +210,14 @@ class Experiment:
 class Pieces:
     """Jobs done in pieces, each kept in the artefact's journal as soon as it is done.
 
-    ``seconds`` is how long the ``worked`` samples took that were done here and now.
+    ``seconds`` is how long the ``worked`` samples took that were done here and now, ``audit`` how
+    their labels were asked.
     """
 
     def __init__(self, experiment: Experiment, name: str, ingredients: Mapping[str, Any]) -> None:
         self._experiment, self._name, self._ingredients = experiment, name, ingredients
         self._journal: Journal | None = None
-        self.worked, self.seconds = 0, 0.0
+        self.worked, self.seconds, self.audit = 0, 0.0, Audit()
 
     def __enter__(self) -> Pieces:
         return self
@@ -237,4 +240,5 @@ class Pieces:
             self.worked += len(answers)
             bar.update(len(answers))
         self.seconds += time.monotonic() - start
+        self.audit.add(self._experiment.workers.audit.taken())
         return [answer for name in parts for answer in done[name]]

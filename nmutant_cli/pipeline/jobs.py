@@ -10,38 +10,49 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from nmutant_cli.config.settings import Mutation
 from nmutant_cli.detection.detect import detect
 from nmutant_cli.detection.sprt import SequentialTest
+from nmutant_cli.mutation.audit import Audit
 from nmutant_cli.mutation.sensitivity import Labeller, Source, Subjects, tally
 from nmutant_cli.types import Bounds, Images, Labels
 
+if TYPE_CHECKING:
+    import keras
+
+    from nmutant_cli.mutation.cascade import Cascade
+    from nmutant_cli.mutation.graph import CompiledLabeller
+
+PAYS = 1.2
+"""So many times as fast as float32 must bfloat16 be to be asked first."""
 Answers = list[list[Any]]
 """Of each sample of a job what was found out: lists of whole numbers, ready for JSON."""
 
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """A network file and how it labels mutated images; see `labelers.CompiledLabeller`."""
+    """A network file and how it labels mutated images; see `graph.CompiledLabeller`."""
 
     path: Path
     mutation: Mutation
     clip: Bounds | None
     batch_size: int | Literal["auto"]
     stochastic: bool
+    bfloat16_first: bool = True
 
-    def label(self) -> Labeller:
-        """The compiled graph of this network, at step size 1."""
-        from nmutant_cli.mutation.graph import CompiledLabeller, fastest
-        from nmutant_cli.networks import inference
+    def label(self, audit: Audit) -> Cascade | CompiledLabeller:
+        """The compiled graph of this network; what it asks in bfloat16 is counted in ``audit``."""
+        from nmutant_cli.mutation.cascade import Cascade
+        from nmutant_cli.mutation.graph import CompiledLabeller, fastest, seconds_each
+        from nmutant_cli.networks import backend, inference
 
         model = inference.load(self.path)
 
-        def compiled(batch_size: int) -> CompiledLabeller:
+        def compiled(batch_size: int, of: keras.Model = model) -> CompiledLabeller:
             return CompiledLabeller(
-                model,
+                of,
                 1.0,
                 mutation=self.mutation,
                 clip=self.clip,
@@ -49,7 +60,15 @@ class NetworkFile:
                 stochastic=self.stochastic,
             )
 
-        return fastest(compiled) if self.batch_size == "auto" else compiled(self.batch_size)
+        exact = fastest(compiled) if self.batch_size == "auto" else compiled(self.batch_size)
+
+        def quick() -> CompiledLabeller | None:
+            half = inference.in_bfloat16(model)
+            found = fastest(lambda size: compiled(size, half))
+            return found if PAYS * seconds_each(found) < seconds_each(exact) else None
+
+        first = self.bfloat16_first and backend.has_bfloat16()
+        return Cascade(exact, quick, audit) if first else exact
 
 
 class Question(Protocol):
@@ -111,7 +130,9 @@ class Job:
 
 
 class Workers(Protocol):
-    """Does jobs, each known by a name, in any order."""
+    """Does jobs, each known by a name, in any order; ``audit`` counts how labels were asked."""
+
+    audit: Audit
 
     def __call__(self, jobs: Mapping[str, Job]) -> Iterator[tuple[str, Answers]]: ...
 
@@ -123,11 +144,12 @@ class Here:
 
     def __init__(self) -> None:
         self._labels: dict[NetworkFile, Any] = {}
+        self.audit = Audit()
 
     def label(self, network: NetworkFile, step_size: float) -> Labeller:
         """The label of mutated images by ``network``."""
         if network not in self._labels:
-            self._labels[network] = network.label()
+            self._labels[network] = network.label(self.audit)
         label: Labeller = self._labels[network].at(step_size)
         return label
 

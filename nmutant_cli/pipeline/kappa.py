@@ -67,7 +67,8 @@ def kappa_of(experiment: Experiment, slug: str) -> Path:
         write_csv(path, table, KAPPA_COLUMNS)
         # Drawing, compiling and the mutations that change nothing are in it.
         rate = pieces.worked * m / pieces.seconds if pieces.worked else None
-        return {"mutations_per_second": round(rate)} if rate else {}
+        rates = {"mutations_per_second": round(rate)} if rate else {}
+        return rates | pieces.audit.as_counts()
 
     with Pieces(experiment, name, ingredients) as pieces:
         return experiment.run.make(name, ingredients, build)

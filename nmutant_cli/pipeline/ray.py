@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from nmutant_cli.errors import ConfigError, ModelError, first_line
+from nmutant_cli.mutation.audit import Audit
 from nmutant_cli.networks import backend
 from nmutant_cli.pipeline.jobs import Answers, Here, Job
 
@@ -36,6 +37,7 @@ class OnRay:
 
     def __init__(self, workers: int | None, address: str | None = None) -> None:
         self._number, self._address = workers, address
+        self.audit = Audit()
         self._actor: Any = None
         self._ours = False
         self._files: dict[Path, Any] = {}
@@ -65,7 +67,7 @@ class OnRay:
                 busy[worker.do.remote(job, self._file(job.network.path))] = worker, name, job
             (ended,), _ = ray.wait([*busy, *self._starting], num_returns=1)
             try:
-                answers = ray.get(ended)
+                outcome = ray.get(ended)
             except RayActorError as error:
                 # The worker, or its machine, is gone.
                 deaths += 1
@@ -85,6 +87,8 @@ class OnRay:
             worker, name, _ = busy.pop(ended)
             self._idle.append(worker)
             deaths = 0
+            answers, audit = outcome
+            self.audit.add(audit)
             yield name, answers
 
     def _connect(self) -> None:
@@ -142,14 +146,18 @@ class _Worker:
     def ready(self) -> bool:
         return True
 
-    def do(self, job: Job, file: bytes) -> Answers:
-        """The answers to ``job``; ``file`` is its network's, which may lie on another machine."""
+    def do(self, job: Job, file: bytes) -> tuple[Answers, Audit]:
+        """The answers to ``job``, and how its labels were asked.
+
+        ``file`` is its network's, which may lie on another machine.
+        """
         path = job.network.path
         if path not in self._paths:
             self._paths[path] = Path(self._folder.name) / f"{len(self._paths)}.keras"
             self._paths[path].write_bytes(file)
         network = replace(job.network, path=self._paths[path])
-        return job.done_with(self._here.label(network, job.step_size))
+        answers = job.done_with(self._here.label(network, job.step_size))
+        return answers, self._here.audit.taken()
 
 
 def _reach(address: str | None) -> None:

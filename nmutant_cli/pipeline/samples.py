@@ -110,7 +110,7 @@ class Recorder:
     ) -> None:  # fmt: skip
         self._model, self._keys = model, None
         if settings.samples.stochastic:
-            from nmutant_cli.mutation.graph import stochastic_labels
+            from nmutant_cli.mutation.dropout import stochastic_labels
 
             self._keys = keys(index, target, 3, settings.seed, data.name, "mask", name)
             self._labels = stochastic_labels(model)

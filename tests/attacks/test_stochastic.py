@@ -22,7 +22,7 @@ from nmutant_cli.config.settings import Settings
 from nmutant_cli.datasets import Dataset
 from nmutant_cli.errors import ModelError
 from nmutant_cli.files import digest_of
-from nmutant_cli.mutation.graph import dropout_on, mix, stochastic_labels
+from nmutant_cli.mutation.dropout import dropout_on, mix, stochastic_labels
 from nmutant_cli.networks.architectures import NETWORKS, initialize
 from nmutant_cli.networks.inference import predict_labels
 from nmutant_cli.pipeline import attack, experiment, kappa, samples

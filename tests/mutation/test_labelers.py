@@ -102,7 +102,7 @@ def test_dropout_left_on_depends_on_the_key_alone():
 
 @pytest.mark.parametrize("rate", [0.2, 0.5, 0.8])
 def test_the_keyed_mask_drops_its_share_and_keeps_the_mean(rate):
-    from nmutant_cli.mutation.graph import KeyedDropout
+    from nmutant_cli.mutation.dropout import KeyedDropout
 
     keys = np.random.default_rng(0).integers(0, 2**31, 400).astype(np.int32)
     out = np.asarray(KeyedDropout(rate, salt=3)([np.ones((400, 500), np.float32), keys]))

@@ -16,7 +16,8 @@ import pytest
 from conftest import environment, nmutant, options
 
 from nmutant_cli.config.settings import Mutation
-from nmutant_cli.mutation.graph import KeyedDropout, Mutate
+from nmutant_cli.mutation.dropout import KeyedDropout
+from nmutant_cli.mutation.graph import Mutate
 from nmutant_cli.mutation.operator import MutationStream, apply, draw
 from nmutant_cli.networks import backend, inference
 from nmutant_cli.pipeline.samples import SampleSet, from_8_bits
@@ -136,7 +137,8 @@ def arrays():
 
 LAYERS = """
 import numpy as np, keras
-from nmutant_cli.mutation.graph import KeyedDropout, Mutate
+from nmutant_cli.mutation.dropout import KeyedDropout
+from nmutant_cli.mutation.graph import Mutate
 a = np.load(sys.argv[1])
 a = {k: keras.ops.convert_to_tensor(a[k]) for k in a.files}
 out = {

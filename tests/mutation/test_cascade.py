@@ -1,0 +1,246 @@
+"""Labels asked in bfloat16 first are those of float32."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+from conftest import nmutant, options
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from nmutant_cli.config.settings import Mutation
+from nmutant_cli.mutation import cascade
+from nmutant_cli.mutation.audit import Audit
+from nmutant_cli.mutation.cascade import Cascade
+from nmutant_cli.mutation.graph import CompiledLabeller
+from nmutant_cli.mutation.operator import MutationStream, identity
+from nmutant_cli.networks.architectures import NETWORKS, initialize
+from nmutant_cli.networks.inference import in_bfloat16
+
+CLASSES = 4
+SHAPE = (1, 1, CLASSES)
+
+
+class Logits:
+    """A labeller whose images are the logits, each row ``wrong`` in its own way."""
+
+    image_shape, deterministic = SHAPE, True
+
+    def __init__(self, wrong=lambda logits: logits, batch_size=16):
+        self._wrong, self.batch_size = wrong, batch_size
+        self.sizes = (batch_size,)
+        self.rows = []
+
+    def at(self, step_size):
+        return self
+
+    def padding_to(self, sizes):
+        other = copy.copy(self)
+        other.sizes = sizes
+        return other
+
+    def ranked(self, images, mutations):
+        assert len(images) == len(mutations)
+        self.rows.append(len(images))
+        logits = self._wrong(images.reshape(-1, CLASSES).astype(np.float64))
+        best = np.sort(logits, axis=1)
+        return logits.argmax(axis=1), best[:, -1] - best[:, -2]
+
+    def __call__(self, images, mutations):
+        return self.ranked(images, mutations)[0]
+
+
+def halves(logits):
+    """Rounded to halves, as a coarse precision would."""
+    return np.round(2 * logits) / 2
+
+
+def asked(wrong, logits):
+    """The cascade's labels of ``logits``, float32's, and the audit."""
+    images = logits.reshape(-1, *SHAPE).astype(np.float32)
+    exact, audit = Logits(), Audit()
+    label = Cascade(exact, lambda: Logits(wrong), audit).at(1.0)
+    nothing = identity(len(images), SHAPE)
+    found = label(images, nothing)
+    return found, Logits()(images, nothing), audit, label, exact
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(cascade, "WORTH", 1)
+    monkeypatch.setattr(cascade, "LEARNT", 8)
+
+
+finite = st.floats(-8, 8, width=32)
+near = st.sampled_from([0.0, 1.0, 1.0 + 2**-20, 1.0 - 2**-20, 1.25, 1.4999, -3.0])
+
+
+@given(arrays(np.float32, (96, CLASSES), elements=st.one_of(finite, near)))
+def test_the_labels_are_those_of_float32(logits):
+    # The first rows differ by as much as halves can; so twice that bounds all the others.
+    logits[:8] = [1.25, 0.249, 0, 0]
+    found, expected, audit, _, _ = asked(halves, logits)
+    assert (found == expected).all()
+    assert audit.first == len(logits)
+    assert audit.disagreed == 0
+
+
+def test_what_is_clear_is_not_asked_again():
+    logits = np.zeros((2000, CLASSES))
+    logits[:, 1] = 4 + np.arange(2000) % 7 / 10
+    logits[100:103, 2] = logits[100:103, 1] + [0.01, -0.01, 0.0]
+    found, expected, audit, label, exact = asked(halves, logits)
+    assert (found == expected).all()
+    assert set(found[100:103]) == {1, 2}
+    assert 0 < label.bound < 1
+    assert audit.again == 8 + 3
+    assert 0.01 * 2000 <= audit.audited < 0.03 * 2000
+    assert audit.again + audit.audited == exact.rows[0], "whole batches, or parts of one"
+    assert exact.rows[0] % 2 == 0
+
+
+def test_a_tie_is_a_doubt_even_where_bfloat16_is_exact():
+    logits = np.tile([0.0, 3.0, 1.0, 2.0], (500, 1))
+    logits[200] = [0.0, 3.0, 3.0, 2.0]
+    found, expected, audit, label, _ = asked(lambda logits: logits, logits)
+    assert label.bound == 0
+    assert audit.again == 8 + 1
+    assert (found == expected).all()
+
+
+@pytest.mark.parametrize("row", [3, 300])
+def test_a_logit_that_is_no_number_is_a_doubt(row):
+    logits = np.tile([0.0, 3.0, 1.0, 2.0], (500, 1))
+    logits[row] = [np.nan, 3.0, 1.0, 2.0]
+    found, expected, audit, label, _ = asked(halves, logits)
+    assert (found == expected).all()
+    assert label.bound == 0
+    assert audit.again == 8 + (row >= 8)
+
+
+def test_an_audited_label_that_differs_doubles_the_bound_and_asks_again():
+    def misled(logits):
+        """Right about the first rows, then wrong about each that leads by less than 2."""
+        out = logits.copy()
+        out[8:, 0] += np.where(out[8:, 1] < 2, 4, 0)
+        return out
+
+    logits = np.zeros((800, CLASSES))
+    logits[:, 1] = np.where(np.arange(800) % 2, 1, 9)
+    found, expected, audit, label, _ = asked(misled, logits)
+    assert audit.disagreed > 0
+    assert label.bound >= 2 * 4
+    assert (found == expected).all()
+    assert audit.again > 400
+
+
+def test_a_disagreement_doubles_a_bound_that_no_difference_raises():
+    def misled(logits):
+        """As wrong as a bound of 4 and, some rows, by a hair more than their lead."""
+        out = logits.copy()
+        out[:8, 1] -= 2
+        out[400:, 0] += 4.5
+        return out
+
+    logits = np.zeros((800, CLASSES))
+    logits[:, 1] = np.where(np.arange(800) < 400, 9.0, 0.2)
+    found, expected, audit, label, _ = asked(misled, logits)
+    assert (found == expected).all()
+    assert audit.disagreed > 0
+    assert label.bound >= 8
+
+
+def test_each_step_size_has_a_bound_of_its_own():
+    network = Cascade(Logits(), lambda: Logits(halves), Audit())
+    logits = np.tile([0.0, 3.2, 1.0, 2.0], (100, 1)).reshape(-1, *SHAPE)
+    network.at(1.0)(logits, identity(100, SHAPE))
+    assert network.at(1.0).bound > 0
+    assert network.at(5.0).bound == 0
+    assert network.at(1.0) is network.at(1.0)
+
+
+def test_bfloat16_comes_in_once_it_is_worth_it(monkeypatch):
+    monkeypatch.setattr(cascade, "WORTH", 100)
+    made = []
+
+    def quick():
+        made.append(1)
+        return Logits(halves)
+
+    audit = Audit()
+    label = Cascade(Logits(), quick, audit).at(1.0)
+    logits = np.tile([0.0, 3.2, 1.0, 2.0], (60, 1)).reshape(-1, *SHAPE)
+    few = slice(0, 7)
+    label(logits, identity(60, SHAPE))
+    assert (audit.first, made) == (0, [])
+    label(logits, identity(60, SHAPE))
+    assert (audit.first, made) == (60, [1])
+    label(logits[few], identity(7, SHAPE))
+    assert audit.first == 60, "less than half a batch is asked in float32"
+    label(logits, identity(60, SHAPE))
+    assert (audit.first, made) == (120, [1])
+
+
+def test_bfloat16_that_is_no_faster_is_not_asked():
+    audit = Audit()
+    label = Cascade(Logits(), lambda: None, audit).at(1.0)
+    logits = np.tile([0.0, 3.2, 1.0, 2.0], (60, 1)).reshape(-1, *SHAPE)
+    assert (label(logits, identity(60, SHAPE)) == 1).all()
+    assert audit.as_counts() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "stochastic", "rows"),
+    [("mnist", (28, 28, 1), False, 1200), ("cifar10_allconv", (32, 32, 3), True, 60)],
+)
+def test_a_network_in_bfloat16_first(name, shape, stochastic, rows, monkeypatch):
+    monkeypatch.setattr(cascade, "LEARNT", rows // 4)
+    model = NETWORKS[name](shape, 10, None)
+    initialize(model, np.random.default_rng(1), "keras")
+    rng = np.random.default_rng(2)
+    images = rng.random((rows, *shape), dtype=np.float32)
+    drawn = MutationStream(shape, Mutation(), 0, "x").take(0, rows)
+
+    def compiled(of):
+        return CompiledLabeller(
+            of, 1.0, mutation=Mutation(), batch_size=rows // 3, stochastic=stochastic
+        )
+
+    exact, quick, audit = compiled(model), compiled(in_bfloat16(model)), Audit()
+    found = Cascade(exact, lambda: quick, audit).at(4.0)(images, drawn)
+    label, lead = exact.at(4.0).ranked(images, drawn)
+    _, its_lead = quick.at(4.0).ranked(images, drawn)
+    assert (found == label).all()
+    assert audit.first == rows
+    assert audit.bound > 0
+    difference = np.abs(lead - its_lead)
+    assert 0 < difference.mean() < 0.1 * lead.mean() + 0.01, "the same network, less precisely"
+
+
+def test_a_run_gives_the_same_tables_and_its_manifest_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr("nmutant_cli.mutation.graph.SIZES", (20,))
+    monkeypatch.setattr("nmutant_cli.pipeline.jobs.PAYS", 0.0)
+    monkeypatch.setattr("nmutant_cli.networks.backend.has_bfloat16", lambda: True)
+    for precision in ("auto", "float32"):
+        changes = f"runtime.exact_precision={precision}", "runtime.batch_size=20"
+        args = ["run", "-q", "--config", "digits", *options(tmp_path / precision, *changes)]
+        assert nmutant(*args).code == 0
+    for name in ("kappa.csv", "detections.csv", "table1.csv", "table2.csv"):
+        auto, float32 = ((tmp_path / p / name).read_bytes() for p in ("auto", "float32"))
+        assert auto == float32, name
+    artefacts = manifest(tmp_path / "auto")
+    for name in ("kappa/normal.csv", "detections/normal.csv"):
+        counts = artefacts[name]["counts"]
+        assert counts["bfloat16_labels"] > 0
+        assert counts["audited"] > 0
+        assert counts["largest_bound"] > 0
+    without = manifest(tmp_path / "float32")["kappa/normal.csv"]["counts"]
+    assert "bfloat16_labels" not in without
+
+
+def manifest(folder):
+    return json.loads((folder / "manifest.json").read_text())["artefacts"]
