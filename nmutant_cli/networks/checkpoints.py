@@ -19,19 +19,23 @@ if TYPE_CHECKING:
     import keras
 
 
-@dataclass(frozen=True)
+@dataclass
 class Checkpoint:
-    """The file ``path``; ``key`` stands for what is trained, and another key's file is not read."""
+    """The file ``path``; ``key`` stands for what is trained, and another key's file is not read.
+
+    ``seconds``: how long the kept epochs took, over all starts.
+    """
 
     path: Path
     key: str
+    seconds: float = 0.0
 
     def restore(self, model: keras.Model) -> int:
         """Set ``model``, compiled, to where it was left; how many epochs were done, 0 for none."""
         variables = _variables(model)
         names = [f"variable{i}" for i in range(len(variables))]
         try:
-            kept = read_npz(self.path, ("key", "epochs", *names))
+            kept = read_npz(self.path, ("key", "epochs", "seconds", *names))
         except DataError:
             return 0  # none there, or damaged: training starts at the beginning
         values = [kept[name] for name in names]
@@ -41,6 +45,7 @@ class Checkpoint:
             return 0
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
+        self.seconds = float(kept["seconds"])
         return int(kept["epochs"])
 
     def save(self, model: keras.Model, epochs: int) -> None:
@@ -52,7 +57,7 @@ class Checkpoint:
             for i, v in enumerate(_variables(model))
         }
         with replacing(self.path) as temporary:
-            np.savez(temporary, key=self.key, epochs=epochs, **values)
+            np.savez(temporary, key=self.key, epochs=epochs, seconds=self.seconds, **values)
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -106,8 +107,10 @@ def fit(
             if epoch < done:
                 bar.update(steps)
                 continue
+            start = time.monotonic()
             model.fit(x[order], y[order], batch_size, shuffle=False, verbose=0, callbacks=[advance])
             if checkpoint:
+                checkpoint.seconds += time.monotonic() - start
                 checkpoint.save(model, epoch + 1)
 
 

@@ -27,7 +27,7 @@ from nmutant_cli.pipeline import artefacts
 from nmutant_cli.pipeline.attack import adversarial
 from nmutant_cli.pipeline.jobs import Answers, Here, Job, NetworkFile, Workers
 from nmutant_cli.pipeline.run_folder import Journal, RunFolder
-from nmutant_cli.pipeline.samples import SampleSet, normal, wrongly_labelled
+from nmutant_cli.pipeline.samples import SampleSet, accuracy_dropout_on, normal, wrongly_labelled
 
 if TYPE_CHECKING:
     import keras
@@ -103,7 +103,11 @@ class Experiment:
                 checkpoint=checkpoint,
             )
             model.save(path)
-            return report.as_dict()
+            counts = report.as_dict() | {"training_seconds": round(checkpoint.seconds, 1)}
+            if settings.stochastic_inference:
+                share = accuracy_dropout_on(model, self.data, self.settings.seed, name)
+                counts["test_accuracy_dropout_on"] = share
+            return counts
 
         path = self.run.make(file, ingredients, build)
         checkpoint.remove()

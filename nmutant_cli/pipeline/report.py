@@ -253,6 +253,8 @@ def facts(experiment: Experiment) -> Mapping[str, Any]:
     """What the page says of how its numbers came about."""
     settings, run = experiment.settings, experiment.run
     entry = run[artefacts.network("base")]
+    dropout_on = entry["counts"].get("test_accuracy_dropout_on")
+    with_dropout = {} if dropout_on is None else {"test accuracy, dropout on": dropout_on}
     attacks = {
         experiment.titles[slug]: run[artefacts.samples(slug)]["counts"]
         for slug in settings.attack.sets
@@ -263,6 +265,7 @@ def facts(experiment: Experiment) -> Mapping[str, Any]:
         "network": settings.model.network,
         "train accuracy": entry["counts"]["train_accuracy"],
         "test accuracy": entry["counts"]["test_accuracy"],
+        **with_dropout,
         "adversarial of attempts": {
             title: f"{counts['adversarial']} of {counts['attempts']}"
             for title, counts in attacks.items()

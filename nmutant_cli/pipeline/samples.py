@@ -152,6 +152,16 @@ def _recorded(
     return Recorder(name, model, data, settings, np.arange(n), np.full(n, NO_TARGET))(x)
 
 
+def accuracy_dropout_on(model: keras.Model, data: Dataset, seed: int, network: str) -> float:
+    """Share of the test images that one pass with dropout on gets right, each by its own mask."""
+    from nmutant_cli.mutation.dropout import stochastic_labels
+
+    n = len(data.x_test)
+    masks = keys(np.arange(n), np.full(n, NO_TARGET), 1, seed, data.name, "accuracy", network)
+    labels = stochastic_labels(model)(data.x_test, masks[:, 0])
+    return float((labels == data.y_test).mean())
+
+
 def _unattacked(x: Images, y: Labels, labels: Labels, index: Ints) -> SampleSet:
     images, n = x[index], len(index)
     label, nothing = labels[index], np.zeros(n)

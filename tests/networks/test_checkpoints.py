@@ -99,11 +99,14 @@ def test_what_is_restored(networks, tmp_path):
     checkpoint = Checkpoint(tmp_path / "c.npz", "key")
     before = other.get_weights()
     assert checkpoint.restore(first) == 0
+    checkpoint.seconds = 1.5
     checkpoint.save(first, 2)
     assert Checkpoint(tmp_path / "c.npz", "other").restore(second) == 0
     assert checkpoint.restore(other) == 0
     assert same([before], [other.get_weights()])
-    assert checkpoint.restore(second) == 2
+    again = Checkpoint(tmp_path / "c.npz", "key")
+    assert again.restore(second) == 2
+    assert again.seconds == 1.5
     assert same([first.get_weights()], [second.get_weights()])
 
 

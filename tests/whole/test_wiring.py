@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import shutil
 
@@ -179,6 +180,20 @@ def test_each_epoch_has_an_order_of_its_own(runs, data):
         order = rng.permutation(len(data.x_train))
         assert (x == data.x_train[order]).all()
         assert (y.argmax(axis=1) == data.y_train[order]).all()
+
+
+def test_the_accuracy_with_dropout_on_is_each_images_own_pass(runs, data):
+    run = runs["the other way"]
+    counts = json.loads((run.folder / "manifest.json").read_text())["artefacts"]
+    masks = [
+        stream(run.settings.seed, "digits", "accuracy", "base", i, -1).integers(2**31, dtype="i4")
+        for i in range(len(data.x_test))
+    ]
+    right = run.labels("base", data.x_test, np.array(masks, np.int64)) == data.y_test
+    found = counts["model.keras"]["counts"]["test_accuracy_dropout_on"]
+    assert found == pytest.approx(right.mean(), abs=0.003)
+    assert found != counts["model.keras"]["counts"]["test_accuracy"]
+    assert "test_accuracy_dropout_on" not in counts["model-plain.keras"]["counts"]
 
 
 @pytest.mark.parametrize(
