@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Literal
 
+import keras
 import numpy as np
 
+from nmutant_cli.config.settings import Mutation
 from nmutant_cli.mutation.audit import Audit
-from nmutant_cli.mutation.graph import CompiledLabeller
+from nmutant_cli.mutation.graph import CompiledLabeller, fastest, seconds_each
 from nmutant_cli.mutation.operator import Mutations
-from nmutant_cli.types import AnyArray, Bools, Floats, Images, Ints, Labels
+from nmutant_cli.networks import backend
+from nmutant_cli.networks.inference import in_bfloat16
+from nmutant_cli.types import AnyArray, Bools, Bounds, Floats, Images, Ints, Labels
 
 log = logging.getLogger("nmutant")
 
@@ -30,6 +35,41 @@ AUDITED = 0.01
 """The least share of the rows without doubt that is asked in float32."""
 AT_ONCE = 25_000_000
 """Values of the images that are taken together, which fill whole batches of those in doubt."""
+PAYS = 1.2
+"""So many times as fast as float32 must bfloat16 be to be asked first."""
+
+
+def labeller(
+    model: keras.Model,
+    audit: Audit,
+    *,
+    mutation: Mutation,
+    clip: Bounds | None = None,
+    batch_size: int | Literal["auto"] = 1000,
+    stochastic: bool = False,
+    bfloat16_first: bool = True,
+) -> Cascade | CompiledLabeller:
+    """``model`` compiled with the mutation in front of it; ``at(step_size)`` is a `Labeller`.
+
+    It is asked in bfloat16 first where that is wanted and the machine has it; see
+    `CompiledLabeller` for the other settings, of which ``auto`` takes the fastest batch size.
+    """
+
+    def compiled(batch_size: int, of: keras.Model = model) -> CompiledLabeller:
+        return CompiledLabeller(
+            of, 1.0, mutation=mutation, clip=clip, batch_size=batch_size, stochastic=stochastic
+        )
+
+    exact = fastest(compiled) if batch_size == "auto" else compiled(batch_size)
+    if not (bfloat16_first and backend.has_bfloat16()):
+        return exact
+
+    def quick() -> CompiledLabeller | None:
+        half = in_bfloat16(model)
+        found = fastest(lambda size: compiled(size, half))
+        return found if PAYS * seconds_each(found) < seconds_each(exact) else None
+
+    return Cascade(exact, quick, audit)
 
 
 class Cascade:

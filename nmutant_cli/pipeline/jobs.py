@@ -20,13 +20,9 @@ from nmutant_cli.mutation.sensitivity import Labeller, Source, Subjects, tally
 from nmutant_cli.types import Bounds, Images, Labels
 
 if TYPE_CHECKING:
-    import keras
-
     from nmutant_cli.mutation.cascade import Cascade
     from nmutant_cli.mutation.graph import CompiledLabeller
 
-PAYS = 1.2
-"""So many times as fast as float32 must bfloat16 be to be asked first."""
 Answers = list[list[Any]]
 """Of each sample of a job what was found out: lists of whole numbers, ready for JSON."""
 
@@ -44,31 +40,18 @@ class NetworkFile:
 
     def label(self, audit: Audit) -> Cascade | CompiledLabeller:
         """The compiled graph of this network; what it asks in bfloat16 is counted in ``audit``."""
-        from nmutant_cli.mutation.cascade import Cascade
-        from nmutant_cli.mutation.graph import CompiledLabeller, fastest, seconds_each
-        from nmutant_cli.networks import backend, inference
+        from nmutant_cli.mutation.cascade import labeller
+        from nmutant_cli.networks import inference
 
-        model = inference.load(self.path)
-
-        def compiled(batch_size: int, of: keras.Model = model) -> CompiledLabeller:
-            return CompiledLabeller(
-                of,
-                1.0,
-                mutation=self.mutation,
-                clip=self.clip,
-                batch_size=batch_size,
-                stochastic=self.stochastic,
-            )
-
-        exact = fastest(compiled) if self.batch_size == "auto" else compiled(self.batch_size)
-
-        def quick() -> CompiledLabeller | None:
-            half = inference.in_bfloat16(model)
-            found = fastest(lambda size: compiled(size, half))
-            return found if PAYS * seconds_each(found) < seconds_each(exact) else None
-
-        first = self.bfloat16_first and backend.has_bfloat16()
-        return Cascade(exact, quick, audit) if first else exact
+        return labeller(
+            inference.load(self.path),
+            audit,
+            mutation=self.mutation,
+            clip=self.clip,
+            batch_size=self.batch_size,
+            stochastic=self.stochastic,
+            bfloat16_first=self.bfloat16_first,
+        )
 
 
 class Question(Protocol):

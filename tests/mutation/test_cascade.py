@@ -82,7 +82,7 @@ near = st.sampled_from([0.0, 1.0, 1.0 + 2**-20, 1.0 - 2**-20, 1.25, 1.4999, -3.0
 @given(arrays(np.float32, (96, CLASSES), elements=st.one_of(finite, near)))
 def test_the_labels_are_those_of_float32(logits):
     # The first rows differ by as much as halves can; so twice that bounds all the others.
-    logits[:8] = [1.25, 0.249, 0, 0]
+    logits[:8] = [1.2499, 0.2501, -1, -1]
     found, expected, audit, _, _ = asked(halves, logits)
     assert (found == expected).all()
     assert audit.first == len(logits)
@@ -101,6 +101,21 @@ def test_what_is_clear_is_not_asked_again():
     assert 0.01 * 2000 <= audit.audited < 0.03 * 2000
     assert audit.again + audit.audited == exact.rows[0], "whole batches, or parts of one"
     assert exact.rows[0] % 2 == 0
+
+
+def test_a_difference_up_to_twice_the_largest_is_a_doubt():
+    logits = np.tile([0.0, 9.0, 1.0, 2.0], (2000, 1))
+    logits[777] = [1.1, 1.0, 0.0, 0.0]
+
+    def misled(logits):
+        out = logits - [0.0, 0.3, 0.0, 0.0]
+        out[777] = [1.0, 1.4, 0.0, 0.0]
+        return out
+
+    found, expected, audit, label, _ = asked(misled, logits)
+    assert label.bound > 0.5
+    assert audit.again == 8 + 1
+    assert (found == expected).all()
 
 
 def test_a_tie_is_a_doubt_even_where_bfloat16_is_exact():
@@ -223,7 +238,7 @@ def test_a_network_in_bfloat16_first(name, shape, stochastic, rows, monkeypatch)
 
 def test_a_run_gives_the_same_tables_and_its_manifest_counts(tmp_path, monkeypatch):
     monkeypatch.setattr("nmutant_cli.mutation.graph.SIZES", (20,))
-    monkeypatch.setattr("nmutant_cli.pipeline.jobs.PAYS", 0.0)
+    monkeypatch.setattr(cascade, "PAYS", 0.0)
     monkeypatch.setattr("nmutant_cli.networks.backend.has_bfloat16", lambda: True)
     for precision in ("auto", "float32"):
         changes = f"runtime.exact_precision={precision}", "runtime.batch_size=20"
