@@ -9,6 +9,7 @@ gone through again. What comes out is what float32 says.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Literal
 
@@ -25,9 +26,9 @@ from nmutant_cli.types import AnyArray, Bools, Bounds, Floats, Images, Ints, Lab
 
 log = logging.getLogger("nmutant")
 
-WORTH = 20_000
-"""Mutations of a network that are asked in float32 alone, since two graphs take time to compile."""
-LEARNT = 4_000
+WORTH = 5.0
+"""Seconds for which a network is asked in float32 alone: further graphs take time to compile."""
+LEARNT = 2_000
 """Mutations of each step size that are asked in both precisions, for the first bound."""
 FACTOR = 2.0
 """The bound over the largest difference."""
@@ -88,7 +89,9 @@ class Cascade:
         self.exact, self.audit = exact, audit
         self._make = quick
         self._quick: CompiledLabeller | None = None
-        self._asked = 0
+        self._tried = False
+        self.seconds = 0.0
+        """Spent on asking in float32 alone."""
         self._steps: dict[float, AtStep] = {}
 
     def at(self, step_size: float) -> AtStep:
@@ -99,9 +102,8 @@ class Cascade:
 
     def quick(self, rows: int) -> CompiledLabeller | None:
         """The graph in bfloat16, unless ``rows`` are better asked in float32."""
-        before, self._asked = self._asked, self._asked + rows
-        if before < WORTH <= self._asked:
-            self._quick = self._make()
+        if self.seconds >= WORTH and not self._tried:
+            self._quick, self._tried = self._make(), True
         quick = self._quick
         return None if quick is None or 2 * rows < quick.batch_size else quick
 
@@ -126,7 +128,10 @@ class AtStep:
     def __call__(self, images: Images, mutations: Mutations) -> Labels:
         quick = self._network.quick(len(images))
         if quick is None:
-            return self._exact(images, mutations)
+            start = time.perf_counter()
+            labels = self._exact(images, mutations)
+            self._network.seconds += time.perf_counter() - start
+            return labels
         label, lead = quick.at(self._step).ranked(images, mutations)
         self._network.audit.first += len(label)
         left = max(LEARNT - self._learnt, 0)

@@ -71,7 +71,7 @@ def asked(wrong, logits):
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    monkeypatch.setattr(cascade, "WORTH", 1)
+    monkeypatch.setattr(cascade, "WORTH", 0.0)
     monkeypatch.setattr(cascade, "LEARNT", 8)
 
 
@@ -179,8 +179,9 @@ def test_each_step_size_has_a_bound_of_its_own():
 
 
 def test_bfloat16_comes_in_once_it_is_worth_it(monkeypatch):
-    monkeypatch.setattr(cascade, "WORTH", 100)
-    made = []
+    made, clock = [], iter(range(0, 100, 3))
+    monkeypatch.setattr(cascade, "WORTH", 5.0)
+    monkeypatch.setattr(cascade.time, "perf_counter", lambda: next(clock))
 
     def quick():
         made.append(1)
@@ -190,8 +191,9 @@ def test_bfloat16_comes_in_once_it_is_worth_it(monkeypatch):
     label = Cascade(Logits(), quick, audit).at(1.0)
     logits = np.tile([0.0, 3.2, 1.0, 2.0], (60, 1)).reshape(-1, *SHAPE)
     few = slice(0, 7)
-    label(logits, identity(60, SHAPE))
-    assert (audit.first, made) == (0, [])
+    for _ in range(2):  # three seconds each
+        label(logits, identity(60, SHAPE))
+        assert (audit.first, made) == (0, [])
     label(logits, identity(60, SHAPE))
     assert (audit.first, made) == (60, [1])
     label(logits[few], identity(7, SHAPE))
