@@ -1,9 +1,10 @@
 """Labels asked in bfloat16 first, and once more in float32 where that leaves a doubt.
 
 A label is in doubt where the lead of its logit over the second is no larger than a bound: twice the
-largest difference that bfloat16 has made to a lead so far, at this step size of this network. Some
-of the other rows are audited in float32; if one label differs, the bound doubles and the rows are
-gone through again. What comes out is what float32 says.
+largest difference that bfloat16 makes to a lead in the first rows, at this step size of this
+network. A larger difference than the bound, seen later, is a reason for a new one. Some of the
+other rows are audited in float32; if one label differs, the bound doubles and the rows are gone
+through again. What comes out is what float32 says.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class AtStep:
         self.batch_size, self.deterministic = size, exact.deterministic
         batches = AT_ONCE // (size * int(np.prod(exact.image_shape)))
         self.at_once = size * min(max(batches, 1), 8)
-        self.bound, self._learnt = 0.0, 0
+        self.bound, self._learnt, self._learning = 0.0, 0, True
 
     def __call__(self, images: Images, mutations: Mutations) -> Labels:
         quick = self._network.quick(len(images))
@@ -135,7 +136,8 @@ class AtStep:
         label, lead = quick.at(self._step).ranked(images, mutations)
         self._network.audit.first += len(label)
         left = max(LEARNT - self._learnt, 0)
-        both = np.arange(len(label)) < left  # the bound is learnt from these
+        self._learning = left > 0
+        both = np.arange(len(label)) < left
         self._learnt += int(both.sum())
         before = None
         while before != self.bound:  # what was found out may put further rows in doubt
@@ -157,7 +159,7 @@ class AtStep:
     def _learn(self, lead: Floats, exact: Floats) -> None:
         difference = np.abs(lead - exact)
         known = difference[~np.isnan(difference)]
-        if len(known):
+        if len(known) and (self._learning or known.max() > self.bound):
             self.bound = max(self.bound, FACTOR * float(known.max()))
 
     def _audited(self, doubt: Bools) -> Bools:

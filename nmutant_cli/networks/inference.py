@@ -64,14 +64,17 @@ def logits_fn(model: keras.Model, batch_size: int = 1000) -> Callable[[Images], 
 
 
 def in_bfloat16(model: keras.Model) -> keras.Model:
-    """The same network computing in bfloat16, from its last layer with weights on in float32.
+    """The same network computing in bfloat16, but for its first and last layer with weights.
 
-    Its weights are float32 and a copy.
+    Those two are cheap, and rounding the image would cost more precision than all the rest. Its
+    weights are float32 and a copy.
     """
     import keras
 
-    weighted = [i for i, layer in enumerate(model.layers) if layer.weights]
-    precise = {layer.name for layer in model.layers[weighted[-1] if weighted else 0 :]}
+    weighted = [i for i, layer in enumerate(model.layers) if layer.weights] or [0]
+    precise = {
+        layer.name for i, layer in enumerate(model.layers) if i <= weighted[0] or i >= weighted[-1]
+    }
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
