@@ -324,7 +324,7 @@ def main() -> None:
     asked = subjects(network, images, batch)
     for _ in range(args.rounds):
         decided(figures, "cifar10_allconv", asked, batch, CIFAR10_TEST, network)
-    differing(figures, "cifar10_allconv", network, images, 100_000)
+    differing(figures, "cifar10_allconv", network, images, 40_000)
     trained(figures, "cifar10_allconv", args.rounds)
     resnet50(figures, args.rounds)
     startup(figures, args.rounds)

@@ -127,7 +127,7 @@ def test_the_manifest(finished):
         assert entries[name]["ingredients"]["seed"] == 20180514
         assert entries[name]["ingredients"]["dataset"] == "digits"
     assert entries["model.keras"]["counts"].keys() == {
-        "train_accuracy", "test_accuracy", "parameters",
+        "train_accuracy", "test_accuracy", "parameters", "training_seconds",
     }  # fmt: skip
     assert entries["adversarial/fgsm.npz"]["counts"]["attempts"] == 12
 
