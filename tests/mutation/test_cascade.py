@@ -239,7 +239,6 @@ def test_a_network_in_bfloat16_first(name, shape, stochastic, rows, monkeypatch)
 
 
 def test_a_run_gives_the_same_tables_and_its_manifest_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr("nmutant_cli.mutation.graph.SIZES", (20,))
     monkeypatch.setattr(cascade, "PAYS", 0.0)
     monkeypatch.setattr("nmutant_cli.networks.backend.has_bfloat16", lambda: True)
     for precision in ("auto", "float32"):
