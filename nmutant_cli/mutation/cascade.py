@@ -3,8 +3,8 @@
 A label is in doubt where the lead of its logit over the second is no larger than a bound: twice the
 largest difference that bfloat16 makes to a lead in the first rows, at this step size of this
 network. A larger difference than the bound, seen later, is a reason for a new one. Some of the
-other rows are audited in float32; if one label differs, the bound doubles and the rows are gone
-through again. What comes out is what float32 says.
+other rows are audited in float32; a label that differs there is such a difference, so the bound
+more than doubles and the rows are gone through again. What comes out is what float32 says.
 """
 
 from __future__ import annotations
@@ -149,7 +149,6 @@ class AtStep:
             wrong = int((differs & ~doubt[asked]).sum())
             if wrong:
                 self._network.audit.disagreed += wrong
-                self.bound = max(self.bound, 2 * before)
                 log.info("bfloat16: %d audited labels differ, the bound is %g", wrong, self.bound)
         self._count(doubt, asked)
         label[asked] = exact
