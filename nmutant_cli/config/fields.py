@@ -27,8 +27,12 @@ DropRate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), NUMBER]
 ErrorRate = Annotated[float, Field(gt=0, lt=0.5, allow_inf_nan=False), NUMBER]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 DatasetName = Literal["digits", "mnist", "cifar10"]
-NetworkName = Literal["mnist", "cifar10_basic", "cifar10_allconv", "substitute"]
-DROPOUT_LAYERS = {"mnist": 0, "cifar10_basic": 1, "cifar10_allconv": 3, "substitute": 0}
+NetworkName = Literal[
+    "mnist", "cifar10_basic", "cifar10_allconv", "cifar10_resnet", "substitute"
+]  # fmt: skip
+DROPOUT_LAYERS = {
+    "mnist": 0, "cifar10_basic": 1, "cifar10_allconv": 3, "cifar10_resnet": 0, "substitute": 0
+}  # fmt: skip
 """How many dropout layers each network has."""
 Kind = Literal["light", "occlusion", "blackout", "gaussian", "translation", "rotation", "contrast"]
 DetectorName = Literal[

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from nmutant_cli.config.fields import (
     DROPOUT_LAYERS,
+    NUMBER,
     DropRate,
     NetworkName,
     Number,
@@ -26,6 +27,10 @@ class Model(Section):
     learning_rate: Positive = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"
     """``cosine``: the learning rate falls to 0 along half a cosine over all epochs."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER] = 0
+    """Of every weight, times the learning rate, at each step (AdamW)."""
+    augment: bool = False
+    """Each epoch moves every image by up to 4 pixels and mirrors it left to right or not."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the layers compute in while training; weights and the saved file are float32."""
     label_range: tuple[Number, Number] | None = None
@@ -55,5 +60,10 @@ class Model(Section):
         says what was done before there was one.
         """
         written = self.model_dump(mode="json", exclude={"stochastic_inference"})
-        later = {"schedule": "constant", "precision": "float32"}
+        later = {
+            "schedule": "constant",
+            "precision": "float32",
+            "weight_decay": 0,
+            "augment": False,
+        }
         return {key: value for key, value in written.items() if (key, value) not in later.items()}

@@ -24,9 +24,12 @@ from nmutant_cli.networks.architectures import NETWORKS, initialize
 from nmutant_cli.networks.checkpoints import Checkpoint
 from nmutant_cli.networks.inference import predict_labels
 from nmutant_cli.seeding import Name, library_seed, stream
-from nmutant_cli.types import AnyArray, Images, Labels
+from nmutant_cli.types import AnyArray, Images, Ints, Labels
 
 log = logging.getLogger("nmutant")
+
+MOVES = (9, 9, 2)
+"""How many ways there are for `moved` to move an image down, right, and to mirror it."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +84,19 @@ def fit(
     batch_size: int,
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
     rng: np.random.Generator,
+    weight_decay: float = 0,
+    augment: bool = False,
     progress: str | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> None:
     """Train in place with Adam on softmax cross-entropy; ``y`` has shape ``(n, classes)``.
 
-    With a ``checkpoint`` training goes on where it was stopped and gives the same network.
+    With ``augment`` each epoch sees the images `moved`. With a ``checkpoint`` training goes on
+    where it was stopped and gives the same network.
     """
     y = y.astype(np.float32)
     model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate),
+        optimizer=keras.optimizers.Adam(learning_rate, weight_decay=weight_decay or None),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         jit_compile=backend.jit(),
     )
@@ -104,14 +110,32 @@ def fit(
         for epoch in range(epochs):
             # We shuffle, so that every backend sees the same order.
             order = rng.permutation(len(x))
+            moves = rng.integers(MOVES, size=(len(x), 3)) if augment else None
             if epoch < done:
                 bar.update(steps)
                 continue
             start = time.monotonic()
-            model.fit(x[order], y[order], batch_size, shuffle=False, verbose=0, callbacks=[advance])
+            seen = x[order] if moves is None else moved(x[order], moves)
+            model.fit(seen, y[order], batch_size, shuffle=False, verbose=0, callbacks=[advance])
             if checkpoint:
                 checkpoint.seconds += time.monotonic() - start
                 checkpoint.save(model, epoch + 1)
+
+
+def moved(x: Images, moves: Ints) -> Images:
+    """Each of the images ``x``, ``(n, h, w, c)``, moved and mirrored as ``moves``, ``(n, 3)``, say.
+
+    Down and right by ``4 - move`` pixels, 4 either way at most, and mirrored left to right or not:
+    the augmentation of He et al. 2016 (section 4.2), but what moves in is the border, reflected.
+    """
+    _, height, width, _ = x.shape
+    padded = np.pad(x, ((0, 0), (4, 4), (4, 4), (0, 0)), "reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), (1, 2))
+    found = windows[np.arange(len(x)), moves[:, 0], moves[:, 1]]
+    out = np.ascontiguousarray(np.moveaxis(found, 1, -1))
+    mirrored = moves[:, 2] == 1
+    out[mirrored] = out[mirrored, :, ::-1]
+    return out
 
 
 def train(
@@ -148,6 +172,8 @@ def train(
         batch_size=settings.batch_size,
         learning_rate=rate,
         rng=stream(seed, *names, "order"),
+        weight_decay=settings.weight_decay,
+        augment=settings.augment,
         progress=progress,
         checkpoint=checkpoint,
     )

@@ -9,7 +9,9 @@ from nmutant_cli.datasets import Dataset
 from nmutant_cli.networks import training
 from nmutant_cli.networks.checkpoints import Checkpoint
 
-SETTINGS = Model(network="cifar10_basic", epochs=3, batch_size=16, dropout=[0.5])
+SETTINGS = Model(
+    network="cifar10_basic", epochs=3, batch_size=16, dropout=[0.5], augment=True, weight_decay=0.1
+)
 
 
 class StoppedError(Exception):

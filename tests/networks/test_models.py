@@ -18,7 +18,7 @@ from nmutant_cli.errors import ModelError
 from nmutant_cli.networks import inference, training
 from nmutant_cli.networks.architectures import NETWORKS
 
-SHAPES = {"cifar10_basic": (32, 32, 3), "cifar10_allconv": (32, 32, 3)}
+SHAPES = {name: (32, 32, 3) for name in NETWORKS if name.startswith("cifar10")}
 
 
 def small(shape=(28, 28, 1), n=40):
@@ -57,9 +57,10 @@ def test_a_network_gives_logits(network):
 def test_the_papers_initialization_has_filters_of_unit_norm(network):
     data = small(SHAPES.get(network, (28, 28, 1)), 1)
     model = training.build(Model(network=network, initialization="paper"), data, 0, "test")
-    for value in weights(model):
+    for variable, value in zip(model.weights, weights(model), strict=True):
         if value.ndim == 1:
-            assert not value.any()
+            scales = variable.name in {"gamma", "moving_variance"}
+            np.testing.assert_array_equal(value, 1 if scales else 0)
         else:
             norms = np.sqrt(np.square(value).sum(axis=tuple(range(value.ndim - 1))))
             np.testing.assert_allclose(norms, 1, rtol=1e-5)
@@ -120,6 +121,46 @@ def test_training_in_bfloat16_gives_another_network_in_float32(trained_in, tmp_p
     loaded = inference.load(tmp_path / "model.keras", (8, 8, 1))
     assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
     assert keras.config.dtype_policy().name == "float32"  # for what is built next
+
+
+def test_moved_images_are_windows_of_the_reflected_image():
+    x = small((9, 7, 2), 162).x_train
+    moves = np.array(list(np.ndindex(training.MOVES)))
+    for image, (down, right, mirrored), found in zip(
+        x, moves, training.moved(x, moves), strict=True
+    ):
+        padded = np.pad(image, ((4, 4), (4, 4), (0, 0)), "reflect")
+        window = padded[down : down + 9, right : right + 7]
+        np.testing.assert_array_equal(found, window[:, ::-1] if mirrored else window)
+    np.testing.assert_array_equal(training.moved(x[:1], np.array([[4, 4, 0]])), x[:1])
+
+
+def test_every_epoch_moves_the_images_anew(monkeypatch):
+    data = small((8, 8, 1), 12)
+    seen = []
+    real = keras.Model.fit
+
+    def fit(self, x, *arguments, **options):
+        seen.append(np.sort(x.reshape(len(x), -1), axis=1))  # moved images have other values
+        real(self, x, *arguments, **options)
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    for augment in (False, True):
+        training.train(Model(network="substitute", epochs=2, augment=augment), data, 0, "a")
+    plain, again, first, second = (np.unique(x, axis=0) for x in seen)
+    np.testing.assert_array_equal(plain, again)
+    assert not np.array_equal(first, plain)
+    assert not np.array_equal(first, second)
+
+
+def test_weight_decay_draws_weights_to_nothing():
+    """AdamW without a gradient: every step takes rate * decay of each weight."""
+    data = small((8, 8, 1), 20)
+    settings = Model(network="substitute", epochs=3, batch_size=10, learning_rate=1e-3)
+    plain, _ = training.train(settings, data, 0, "a")
+    decayed, _ = training.train(settings.model_copy(update={"weight_decay": 50.0}), data, 0, "a")
+    norms = [np.linalg.norm(weights(m)[0]) for m in (plain, decayed)]
+    assert norms[1] / norms[0] == pytest.approx(0.95**6, rel=0.02)
 
 
 @pytest.mark.parametrize(("words", "warned"), [("fma avx2", True), ("fma avx512_bf16", False)])
