@@ -1,12 +1,14 @@
 """Settings changed one at a time, on the networks and samples of a run.
 
 Variations are a YAML file (``configs/studies``): a base config, what all of them change, what makes
-them small, and what each changes. Each is measured in a folder of its own beside the run, whose
-networks and samples are used again where they fit. Goes on where it was stopped.
+them small, and what each changes. Each is measured in a folder of its own beside the run; networks
+and samples of the run, and all that the first variation has, are used again where they fit. Goes on
+where it was stopped.
 """
 
 from __future__ import annotations
 
+import shutil
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -54,6 +56,7 @@ def study(inputs: Inputs, *, variations: str, full: bool, only: tuple[str, ...])
             raise ConfigError(f"--only {name}: {path} has no such variation{hint}")
     common = merged(sweep.settings, {} if full else sweep.size)
     tables = []
+    first = None
     for position, (name, changes) in enumerate(sweep.variations.items()):
         if only and name not in only:
             continue
@@ -64,7 +67,11 @@ def study(inputs: Inputs, *, variations: str, full: bool, only: tuple[str, ...])
         folder = run.with_name(f"{run.name}-{path.stem}-{position}{'-full' if full else ''}")
         if not folder.exists():
             inputs.file(run, "manifest.json")
-            copy_samples(run, folder)
+            if first is None:
+                copy_samples(run, folder)
+            else:
+                shutil.copytree(first, folder)
+        first = first or folder
         with inputs.open(settings, folder) as experiment:
             tabulate = {"kappa": _table1, "detections": _table2}[sweep.table]
             tables.append(tabulate(experiment, name))

@@ -215,7 +215,11 @@ def test_a_sweep_changes_one_thing_at_a_time(folder, tmp_path):
         tmp_path,
         table="kappa",
         size={"sensitivity": {"step_sizes": [10]}},
-        variations={"same": {}, "fresh": {"sensitivity": {"shared_mutations": False}}},
+        variations={
+            "same": {},
+            "fresh": {"sensitivity": {"shared_mutations": False}},
+            "nearer": {"attack": {"sets": {"fgsm": {"eps": 0.11}}}},
+        },
     )
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     arguments = ["sweep", folder, "--variations", path, *SETS, "--full", "--out", tmp_path / "out"]
@@ -234,6 +238,13 @@ def test_a_sweep_changes_one_thing_at_a_time(folder, tmp_path):
         copy = folder.with_name(name)
         for made in ("model.keras", "adversarial/cw.npz"):
             assert (copy / made).read_bytes() == (folder / made).read_bytes()
+    # What a variation does not change is not measured again.
+    first, last = (
+        json.loads((folder.with_name(f"run-mine-{k}-full") / "manifest.json").read_text())
+        for k in (0, 2)
+    )
+    changed = {k for k, v in last["artefacts"].items() if v != first["artefacts"].get(k)}
+    assert changed == {"adversarial/fgsm.npz", "kappa/fgsm.csv", "kappa.csv"}
     study(*arguments[:-3], "--only", "fresh")
     assert (folder.with_name("run-mine-1") / "kappa.csv").is_file()
     assert not folder.with_name("run-mine-0").exists()
