@@ -9,6 +9,7 @@ where it was stopped.
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from pydantic import Field
 
 from nmutant_cli.config.fields import Section
 from nmutant_cli.config.loading import config_folder, find, merged, validated
+from nmutant_cli.config.settings import Settings
 from nmutant_cli.datasets import DATASET_TITLES
 from nmutant_cli.errors import ConfigError, did_you_mean
 from nmutant_cli.files import read_records
@@ -54,16 +56,11 @@ def study(inputs: Inputs, *, variations: str, full: bool, only: tuple[str, ...])
         if name not in sweep.variations:
             hint = did_you_mean(name, sweep.variations)
             raise ConfigError(f"--only {name}: {path} has no such variation{hint}")
-    common = merged(sweep.settings, {} if full else sweep.size)
     tables = []
     first = None
-    for position, (name, changes) in enumerate(sweep.variations.items()):
+    for position, (name, settings) in enumerate(_each(inputs, sweep, path, full).items()):
         if only and name not in only:
             continue
-        try:
-            settings = inputs.load(sweep.config, merged(common, changes))
-        except ConfigError as error:
-            raise ConfigError(f"{path}: variations.{name}: {error}") from error
         folder = run.with_name(f"{run.name}-{path.stem}-{position}{'-full' if full else ''}")
         if not folder.exists():
             inputs.file(run, "manifest.json")
@@ -83,6 +80,22 @@ def study(inputs: Inputs, *, variations: str, full: bool, only: tuple[str, ...])
     wide = table.assign(at=at).pivot(index="change", columns="at", values="kappa_percent")
     shown = wide.loc[table["change"].unique(), at.unique()].reset_index()
     return Findings({path.stem: table}, shown=shown)
+
+
+def _each(inputs: Inputs, sweep: Variations, path: Path, full: bool) -> dict[str, Settings]:
+    """The settings of every variation; ConfigError if two are the same, as --set can make them."""
+    common = merged(sweep.settings, {} if full else sweep.size)
+    found: dict[str, Settings] = {}
+    for name, changes in sweep.variations.items():
+        try:
+            settings = inputs.load(sweep.config, merged(common, changes))
+            same = [other for other, those in found.items() if those == settings]
+            if same:
+                raise ConfigError(f"is the same as {same[0]}, with the --set given")
+        except ConfigError as error:
+            raise ConfigError(f"{path}: variations.{name}: {error}") from error
+        found[name] = settings
+    return found
 
 
 def _table1(experiment: Experiment, name: str) -> pd.DataFrame:

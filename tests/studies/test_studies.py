@@ -218,7 +218,7 @@ def test_a_sweep_changes_one_thing_at_a_time(folder, tmp_path):
         variations={
             "same": {},
             "fresh": {"sensitivity": {"shared_mutations": False}},
-            "nearer": {"attack": {"sets": {"fgsm": {"eps": 0.11}}}},
+            "fewer": {"attack": {"sets": {"jsma": {"gamma": 0.06}}}},
         },
     )
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
@@ -244,7 +244,7 @@ def test_a_sweep_changes_one_thing_at_a_time(folder, tmp_path):
         for k in (0, 2)
     )
     changed = {k for k, v in last["artefacts"].items() if v != first["artefacts"].get(k)}
-    assert changed == {"adversarial/fgsm.npz", "kappa/fgsm.csv", "kappa.csv"}
+    assert changed == {"adversarial/jsma.npz", "kappa/jsma.csv", "kappa.csv"}
     study(*arguments[:-3], "--only", "fresh")
     assert (folder.with_name("run-mine-1") / "kappa.csv").is_file()
     assert not folder.with_name("run-mine-0").exists()
@@ -273,6 +273,11 @@ def test_a_mistake_in_the_variations_names_file_and_variation(folder, tmp_path):
     error = nmutant("study", "sweep", folder, "--variations", path).error
     assert error.startswith(f"{path}: variations.a: ")
     assert "detection.alpha: 0 is not allowed" in error
+    eps = {"attack": {"sets": {"fgsm": {"eps": 0.2}}}}
+    path = variations(tmp_path, table="kappa", variations={"a": {}, "b": eps})
+    error = nmutant("study", "sweep", folder, "--variations", path, *SETS).error  # sets eps too
+    assert error == f"{path}: variations.b: is the same as a, with the --set given"
+    assert not folder.with_name("run-mine-0").exists()
     path = variations(tmp_path, table="kapa", variations={"a": {}})
     assert (
         "table: 'kapa' is not allowed"
