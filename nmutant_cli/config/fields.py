@@ -37,7 +37,8 @@ DROPOUT_LAYERS = {
 Kind = Literal["light", "occlusion", "blackout", "gaussian", "translation", "rotation", "contrast"]
 DetectorName = Literal[
     "kappa", "kappa_calibrated", "occlusion", "gaussian", "translation", "rotation", "contrast",
-    "softmax", "margin", "energy", "odds", "squeezing", "models", "lid",
+    "softmax", "margin", "energy", "odds", "squeezing",
+    "models_gf", "models_ws", "models_ns", "models_nai", "lid",
 ]  # fmt: skip
 
 

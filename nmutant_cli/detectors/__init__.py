@@ -8,7 +8,12 @@ from __future__ import annotations
 from nmutant_cli.detectors import kappa
 from nmutant_cli.detectors.contract import Candidate, CountingDetector, NetworkView
 from nmutant_cli.detectors.lid import LID
-from nmutant_cli.detectors.mutated_models import MutatedModels
+from nmutant_cli.detectors.mutated_models import (
+    ActivationInverse,
+    GaussianFuzzing,
+    NeuronSwitch,
+    WeightShuffle,
+)
 from nmutant_cli.detectors.odds import Odds
 from nmutant_cli.detectors.scores import Energy, Margin, Softmax
 from nmutant_cli.detectors.squeezing import Squeezing
@@ -26,7 +31,10 @@ DETECTORS: dict[str, type[Candidate]] = {
     "energy": Energy,
     "odds": Odds,
     "squeezing": Squeezing,
-    "models": MutatedModels,
+    "models_gf": GaussianFuzzing,
+    "models_ws": WeightShuffle,
+    "models_ns": NeuronSwitch,
+    "models_nai": ActivationInverse,
     "lid": LID,
 }
 

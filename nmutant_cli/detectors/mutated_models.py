@@ -1,28 +1,25 @@
 """Label changes under mutated networks (Wang et al., ICSE 2019, arXiv 1812.05793).
 
-The network is mutated instead of the image, by the operator Gaussian fuzzing: every weight gets
-noise, its standard deviation ``rate`` times that of the weights of its tensor. The authors' code
-replaces a share of the weights (the rate) by draws from the normal distribution that its tensor
-has; here no weight is lost and all of them move.
-
-The authors keep a mutant that has 90% of the network's accuracy. Clean images come without true
-labels, so a mutant is kept here if it agrees with the network on 90% of them.
+The network is mutated instead of the image, by one of four operators (`weight_operators`). The
+authors keep a mutant that has 90% of the network's accuracy. Clean images come without true labels,
+so a mutant is kept here if it agrees with the network on 90% of them; and where they name a rate
+for each network, the largest is taken that gives such mutants.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import count
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
 from nmutant_cli.detectors.contract import CountingDetector, NetworkView
+from nmutant_cli.detectors.weight_operators import OPERATORS
 from nmutant_cli.errors import ModelError
 from nmutant_cli.networks.inference import logits_fn
-from nmutant_cli.types import AnyArray, Bools, Images, Labels
+from nmutant_cli.types import Bools, Images, Labels
 
 RATES = (1.0, 0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
 AGREEMENT = 0.9
@@ -38,14 +35,6 @@ class Mutant(NamedTuple):
     attempt: int = 0
 
 
-def fuzzed(weights: Sequence[AnyArray], rate: float, rng: np.random.Generator) -> list[AnyArray]:
-    """``w + rate * std(w) * N(0, 1)`` for each tensor ``w``."""
-    return [
-        w + np.float32(rate * w.std()) * rng.standard_normal(w.shape, dtype=np.float32)
-        for w in weights
-    ]
-
-
 class MutatedModels(CountingDetector):
     """The share of mutated networks that give an image another label, in [0, 1].
 
@@ -53,15 +42,20 @@ class MutatedModels(CountingDetector):
     of the network holds a mutant at a time.
     """
 
-    title = "mutated networks (ICSE 2019)"
     needs = "weights"
+    operator: ClassVar[str]
+    """One of `OPERATORS`."""
 
     def __init__(self, view: NetworkView) -> None:
         super().__init__(view)
         self.mutants: list[Mutant] = []
-        self._weights = [ops.convert_to_numpy(w) for w in view.model.trainable_variables]
         self._copy = keras.models.clone_model(view.model)
         self._copy.set_weights(view.model.get_weights())
+        # What a normalization does to a neuron's output is no part of the neuron.
+        self._variables = [
+            v for v in self._copy.trainable_variables if v.name not in {"gamma", "beta"}
+        ]
+        self._weights = [ops.convert_to_numpy(v) for v in self._variables]
         self._logits = logits_fn(self._copy, view.batch_size)
 
     def fit(self, clean: Images, known: Images) -> None:
@@ -86,8 +80,28 @@ class MutatedModels(CountingDetector):
         return np.stack([self._labels(m, images) != unmutated for m in self.mutants], axis=1)
 
     def _labels(self, mutant: Mutant, images: Images) -> Labels:
-        rng = self.view.stream("models", mutant.number, mutant.attempt)
-        values = fuzzed(self._weights, mutant.rate, rng)
-        for variable, value in zip(self._copy.trainable_variables, values, strict=True):
+        rng = self.view.stream("models", self.operator, mutant.number, mutant.attempt)
+        values = OPERATORS[self.operator](self._weights, mutant.rate, rng)
+        for variable, value in zip(self._variables, values, strict=True):
             variable.assign(value)
         return self._logits(images).argmax(axis=1).astype(np.int64)
+
+
+class GaussianFuzzing(MutatedModels):
+    title = "mutated networks, GF"
+    operator = "GF"
+
+
+class WeightShuffle(MutatedModels):
+    title = "mutated networks, WS"
+    operator = "WS"
+
+
+class NeuronSwitch(MutatedModels):
+    title = "mutated networks, NS"
+    operator = "NS"
+
+
+class ActivationInverse(MutatedModels):
+    title = "mutated networks, NAI"
+    operator = "NAI"

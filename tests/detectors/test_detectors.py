@@ -18,33 +18,47 @@ from nmutant_cli.config.settings import Compare, Mutation
 from nmutant_cli.detectors import mutated_models
 from nmutant_cli.detectors.contract import NetworkView, digest
 from nmutant_cli.detectors.lid import LID, LIMIT, lid
-from nmutant_cli.detectors.mutated_models import AGREEMENT, RATES, MutatedModels, fuzzed
+from nmutant_cli.detectors.mutated_models import (
+    AGREEMENT,
+    RATES,
+    ActivationInverse,
+    GaussianFuzzing,
+    NeuronSwitch,
+    WeightShuffle,
+)
 from nmutant_cli.detectors.odds import FEWEST, NOISES, UNKNOWN, Odds
 from nmutant_cli.detectors.scores import Energy, Margin, Softmax
 from nmutant_cli.detectors.squeezing import Squeezing, reduce_depth, smooth
+from nmutant_cli.detectors.weight_operators import OPERATORS
 from nmutant_cli.errors import DataError, ModelError
 from nmutant_cli.networks.architectures import initialize
 
-KINDS = (Softmax, Margin, Energy, Odds, Squeezing, MutatedModels, LID)
+MUTATED = (GaussianFuzzing, WeightShuffle, NeuronSwitch, ActivationInverse)
+KINDS = (Softmax, Margin, Energy, Odds, Squeezing, *MUTATED, LID)
 MUTATIONS = 12
 CLEAN, ASKED = tools.images(300)[:220], tools.images(300)[220:]
 
 
-def network(channels=1):
+def network(channels=1, filters=4, units=12):
     """Of every layer that our networks have, with random weights that no other test sees."""
     model = keras.Sequential(
         [
             keras.Input((8, 8, channels)),
-            layers.Conv2D(4, 3, activation="relu"),
+            layers.Conv2D(filters, 3, activation="relu"),
             layers.MaxPooling2D(2),
             layers.Flatten(),
-            layers.Dense(12, activation="relu"),
+            layers.Dense(units, activation="relu"),
             layers.Dropout(0.5),
             layers.Dense(5),
         ]
     )
     initialize(model, np.random.default_rng(channels), "paper")
     return model
+
+
+def network_for(kind):
+    """Of a few neurons hardly one can be mutated and the network still be good."""
+    return network(1, 16, 100) if kind in MUTATED else network()
 
 
 def guard(model=None, seed=1, batch_size=100):
@@ -60,12 +74,20 @@ def known(n=20):
 
 
 def fitted(kind, **options):
-    detector = kind(guard(**options))
+    detector = kind(guard(**{"model": network_for(kind), **options}))
     detector.fit(CLEAN, known())
     return detector
 
 
+@pytest.fixture
+def lenient(monkeypatch):
+    """Of a network that was never trained, mutants are good that mutate something."""
+    monkeypatch.setattr(mutated_models, "AGREEMENT", 0.5)
+    monkeypatch.setattr(mutated_models, "PROBES", 3)
+
+
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("lenient")
 def test_a_score_is_finite_and_hangs_on_its_image_alone(kind):
     detector = fitted(kind)
     scores = detector.score(ASKED)
@@ -82,8 +104,9 @@ def test_a_score_is_finite_and_hangs_on_its_image_alone(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("lenient")
 def test_the_network_and_the_images_stay_as_they_are(kind):
-    model, images = network(), ASKED.copy()
+    model, images = network_for(kind), ASKED.copy()
     before = model.get_weights()
     fitted(kind, model=model).score(images)
     for old, new in zip(before, model.get_weights(), strict=True):
@@ -92,6 +115,7 @@ def test_the_network_and_the_images_stay_as_they_are(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("lenient")
 def test_passes_are_those_that_a_score_takes(kind, monkeypatch):
     detector, asked = fitted(kind), []
     predict = keras.Model.predict_on_batch
@@ -235,21 +259,88 @@ def test_squeezing_takes_the_larger_distance(channels, bits):
     np.testing.assert_allclose(Squeezing(view).score(images), expected, rtol=1e-4)
 
 
-def test_fuzzing_adds_noise_in_proportion_to_each_tensor():
-    weights = [np.full((50, 40), 3, np.float32), np.linspace(-5, 5, 4000, dtype=np.float32)]
-    constant, spread = fuzzed(weights, 0.2, np.random.default_rng(0))
-    np.testing.assert_array_equal(constant, weights[0])
-    assert spread.dtype == np.float32
-    noise = spread - weights[1]
-    assert noise.mean() == pytest.approx(0, abs=0.03)
-    assert noise.std() == pytest.approx(0.2 * weights[1].std(), rel=0.05)
+def mutated(operator, weights, rate=0.2, seed=0):
+    before = [w.copy() for w in weights]
+    after = OPERATORS[operator](weights, rate, np.random.default_rng(seed))
+    for old, kept, new in zip(before, weights, after, strict=True):
+        np.testing.assert_array_equal(old, kept)
+        assert (new.shape, new.dtype) == (old.shape, np.float32)
+    return after
 
 
-def test_mutated_networks_are_the_good_ones_at_the_largest_rate(monkeypatch):
-    model = network()
-    detector = fitted(MutatedModels, model=model)
+def tensors(*shapes):
+    """Tensors in which no number occurs twice."""
+    numbers = iter(np.random.default_rng(1).permutation(100_000).astype(np.float32) + 1)
+    return [np.array([next(numbers) for _ in range(np.prod(s))], "f4").reshape(s) for s in shapes]
+
+
+def neurons_that_differ(old, new):
+    return [k for k in range(old.shape[-1]) if not np.array_equal(old[..., k], new[..., k])]
+
+
+def test_gaussian_fuzzing_draws_a_share_of_all_numbers_anew():
+    weights = [np.full((50, 40), 3, np.float32), *tensors((100, 90), (1000,))]
+    constant, *others = mutated("GF", weights)
+    np.testing.assert_array_equal(constant, 3)  # a tensor without spread
+    differ = [old != new for old, new in zip(weights[1:], others, strict=True)]
+    assert sum(d.sum() for d in differ) == pytest.approx(0.2 * 10_000, rel=0.1)
+    drawn = others[0][differ[0]]
+    assert drawn.mean() == pytest.approx(weights[1].mean(), rel=0.1)
+    assert drawn.std() == pytest.approx(weights[1].std(), rel=0.1)
+
+
+def test_weight_shuffle_moves_weights_within_a_share_of_the_neurons():
+    weights = tensors((3, 3, 2, 30), (30,), (40, 20), (20,))
+    after = mutated("WS", weights)
+    differ = [neurons_that_differ(old, new) for old, new in zip(weights, after, strict=True)]
+    assert len(differ[0]) + len(differ[2]) == 0.2 * 50
+    assert differ[1] == differ[3] == []
+    for old, new in zip(weights, after, strict=True):
+        for k in range(old.shape[-1]):
+            assert sorted(old[..., k].ravel()) == sorted(new[..., k].ravel())
+
+
+def test_neuron_switch_trades_weights_within_a_layer():
+    weights = tensors((3, 3, 2, 30), (30,), (40, 9), (9,), (7, 12))
+    after = mutated("NS", weights)
+    for k in (1, 2, 3):  # biases, and a layer of fewer than ten
+        np.testing.assert_array_equal(after[k], weights[k])
+    for k in (0, 4):
+        columns = [{c.tobytes() for c in np.moveaxis(t[k], -1, 0)} for t in (weights, after)]
+        assert columns[0] == columns[1]
+    for rate, most in ((0.01, 0), (0.1, 2), (0.2, 2), (0.5, 6)):
+        moved = [
+            len(neurons_that_differ(weights[4], mutated("NS", weights, rate, seed)[4]))
+            for seed in range(20)
+        ]
+        assert max(moved) == most  # 0.12, 1.2, 2.4 and 6 of 12; one alone stays where it is
+
+
+def test_activation_inverse_turns_the_sign_of_a_neurons_output():
+    model, other = network(), network()
+    weights = model.get_weights()
+    after = mutated("NAI", weights)
+    turned = 0
+    for old, new in zip(weights, after, strict=True):
+        if old.ndim > 1:
+            differ = neurons_that_differ(old, new)
+            turned += len(differ)
+        signs = np.ones(old.shape[-1], np.float32)
+        signs[differ] = -1
+        np.testing.assert_array_equal(new, old * signs)
+    assert turned == int(0.2 * (4 + 12 + 5))
+    other.set_weights([w + 1 if w.ndim == 1 else w for w in weights])  # biases that count
+    biased = mutated("NAI", other.get_weights())
+    assert (biased[1] < 0).sum() == len(neurons_that_differ(other.get_weights()[0], biased[0]))
+
+
+@pytest.mark.parametrize("kind", MUTATED)
+@pytest.mark.usefixtures("lenient")
+def test_mutated_networks_are_the_good_ones_at_the_largest_rate(kind, monkeypatch):
+    model = network_for(kind)
+    detector = fitted(kind, model=model)
     assert [mutant.number for mutant in detector.mutants] == list(range(MUTATIONS))
-    assert ((1 - detector.changes(CLEAN).mean(axis=0)) >= AGREEMENT).all()
+    assert ((1 - detector.changes(CLEAN).mean(axis=0)) >= mutated_models.AGREEMENT).all()
     changes = detector.changes(ASKED)
     assert changes.dtype == bool
     np.testing.assert_array_equal(detector.score(ASKED), changes.sum(axis=1) / MUTATIONS)
@@ -257,29 +348,47 @@ def test_mutated_networks_are_the_good_ones_at_the_largest_rate(monkeypatch):
     # Each by hand, on a copy of its own.
     view, other = guard(model), keras.models.clone_model(model)
     for mutant, changed in zip(detector.mutants, changes.T, strict=True):
-        rng = view.stream("models", mutant.number, mutant.attempt)
-        other.set_weights(fuzzed(model.get_weights(), mutant.rate, rng))
+        rng = view.stream("models", kind.operator, mutant.number, mutant.attempt)
+        other.set_weights(OPERATORS[kind.operator](model.get_weights(), mutant.rate, rng))
         np.testing.assert_array_equal(
             tools.labels(other, ASKED) != tools.labels(model, ASKED), changed
         )
 
     (rate,) = {mutant.rate for mutant in detector.mutants}
-    assert rate < RATES[0]
     monkeypatch.setattr(mutated_models, "RATES", RATES[: RATES.index(rate)])
-    with pytest.raises(ModelError, match="no mutant agrees on 90% of the clean images"):
-        fitted(MutatedModels, model=model)
+    with pytest.raises(ModelError, match="no mutant agrees on 50% of the clean images"):
+        fitted(kind, model=model)
+
+
+@pytest.mark.usefixtures("lenient")
+def test_a_normalization_is_not_mutated():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3),
+            layers.BatchNormalization(),
+            layers.Flatten(),
+            layers.Dense(5),
+        ]
+    )
+    detector = fitted(ActivationInverse, model=model)
+    detector.changes(ASKED)
+    for old, new in zip(
+        model.layers[1].get_weights(), detector._copy.layers[1].get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(old, new)
 
 
 def test_a_mutant_that_is_not_good_is_drawn_again(monkeypatch):
     monkeypatch.setattr(mutated_models, "RATES", (0.07,))
     monkeypatch.setattr(mutated_models, "PROBES", 0)
-    detector = fitted(MutatedModels)
+    detector = fitted(GaussianFuzzing)
     assert any(mutant.attempt for mutant in detector.mutants)
     assert ((1 - detector.changes(CLEAN).mean(axis=0)) >= AGREEMENT).all()
 
 
 def test_another_seed_draws_other_mutants():
-    changes = [fitted(MutatedModels, seed=seed).changes(ASKED) for seed in (1, 2)]
+    changes = [fitted(GaussianFuzzing, seed=seed).changes(ASKED) for seed in (1, 2)]
     assert (changes[0] != changes[1]).any()
 
 

@@ -80,9 +80,9 @@ def test_every_detector_meets_every_set(run):
     folder, outcome = run
     assert outcome.code == 0, outcome.stderr
     table = read_table(folder / "comparison.csv")
-    assert table["detector"].nunique() == 14
+    assert table["detector"].nunique() == 17
     assert set(table["samples"]) == {"FGSM", "C&W", "JSMA", "WL"}
-    assert len(table) == 14 * 4 * 2
+    assert len(table) == 17 * 4 * 2
     for key in ("auc", "tpr_at_1", "tpr_at_5"):
         low, value, high = (table[f"{key}_{end}"] for end in ("low", "percent", "high"))
         assert ((low <= value) & (value <= high))[table["n"] > 0].all()
@@ -103,7 +103,7 @@ def test_the_tables_as_json(run):
     assert [row["detector"] for row in printed["comparison"]] == table["detector"].tolist()
     found = [row["auc_percent"] for row in printed["comparison"]]
     np.testing.assert_array_equal(np.array(found, float), table["auc_percent"])
-    assert len(printed["costs"]) == 14
+    assert len(printed["costs"]) == 17
     assert printed["files"][0] == str(folder / "comparison.csv")
 
 
@@ -131,9 +131,9 @@ def test_a_second_start_makes_nothing_again_and_another_folder_gives_the_same(ru
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.csv")}
     assert nmutant("compare", *options(folder, *SMALL)).code == 0
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.csv")} == before
-    few = (*SMALL, "compare.detectors=[lid, gaussian, models]")
+    few = (*SMALL, "compare.detectors=[lid, gaussian, models_ns]")
     assert nmutant("compare", *options(tmp_path, *few)).code == 0
-    for name in ("lid", "gaussian", "models"):
+    for name in ("lid", "gaussian", "models_ns"):
         file = f"compare/{name}-base.csv"
         assert (tmp_path / file).read_bytes() == (folder / file).read_bytes()
 
