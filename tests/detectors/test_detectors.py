@@ -317,21 +317,18 @@ def test_neuron_switch_trades_weights_within_a_layer():
 
 
 def test_activation_inverse_turns_the_sign_of_a_neurons_output():
-    model, other = network(), network()
-    weights = model.get_weights()
+    weights = tensors((3, 3, 2, 30), (30,), (40, 20), (20,))
     after = mutated("NAI", weights)
-    turned = 0
-    for old, new in zip(weights, after, strict=True):
-        if old.ndim > 1:
-            differ = neurons_that_differ(old, new)
-            turned += len(differ)
-        signs = np.ones(old.shape[-1], np.float32)
-        signs[differ] = -1
-        np.testing.assert_array_equal(new, old * signs)
-    assert turned == int(0.2 * (4 + 12 + 5))
-    other.set_weights([w + 1 if w.ndim == 1 else w for w in weights])  # biases that count
-    biased = mutated("NAI", other.get_weights())
-    assert (biased[1] < 0).sum() == len(neurons_that_differ(other.get_weights()[0], biased[0]))
+    turned = []
+    for k in (0, 2):
+        neurons = neurons_that_differ(weights[k], after[k])
+        assert neurons == neurons_that_differ(weights[k + 1], after[k + 1])  # their biases
+        signs = np.ones(weights[k].shape[-1], np.float32)
+        signs[neurons] = -1
+        np.testing.assert_array_equal(after[k], weights[k] * signs)
+        np.testing.assert_array_equal(after[k + 1], weights[k + 1] * signs)
+        turned += neurons
+    assert len(turned) == 0.2 * 50
 
 
 @pytest.mark.parametrize("kind", MUTATED)
