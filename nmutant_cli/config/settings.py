@@ -163,7 +163,7 @@ class Settings(Section):
         try:
             sets, asked = value["attack"]["sets"], value["detection"]["as_published"]
             kept = {slug: asked[slug] for slug in asked if sets.get(slug, asked) is not None}
-        except (TypeError, KeyError, AttributeError):
+        except (TypeError, LookupError, AttributeError):
             return value
         return value | {"detection": value["detection"] | {"as_published": kept}}
 

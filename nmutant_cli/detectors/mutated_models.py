@@ -21,7 +21,7 @@ from nmutant_cli.errors import ModelError
 from nmutant_cli.networks.inference import logits_fn
 from nmutant_cli.types import Bools, Images, Labels
 
-RATES = (1.0, 0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
+RATES = (0.5, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01, 0.007, 0.005, 0.003, 0.002, 0.001)
 AGREEMENT = 0.9
 PROBES = 10
 """Mutants that must all be good enough at a rate for it to be taken."""
@@ -68,7 +68,10 @@ class MutatedModels(CountingDetector):
             if all(good(Mutant(rate, number)) for number in range(PROBES)):
                 break
         else:
-            raise ModelError(f"models: no mutant agrees on {AGREEMENT:.0%} of the clean images")
+            raise ModelError(
+                f"{self.title}: no mutant agrees on {AGREEMENT:.0%} of the clean images; leave it "
+                "out of compare.detectors"
+            )
         self.mutants = [
             next(mutant for attempt in count() if good(mutant := Mutant(rate, number, attempt)))
             for number in range(self.mutations)

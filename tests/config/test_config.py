@@ -7,7 +7,7 @@ import pydantic
 import pytest
 import yaml
 from conftest import ROOT, nmutant
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nmutant_cli.config import attacks, loading
@@ -356,6 +356,7 @@ FAST = settings(
 
 
 @FAST
+@example(document={"detection": {"as_published": [True]}, "attack": {"sets": {"a": {}}}})
 @given(document=documents())
 def test_any_document_gives_settings_or_a_line(document, tmp_path):
     path = tmp_path / "random.yaml"
