@@ -105,7 +105,7 @@ def test_what_was_read_and_how_is_kept(finished, tmp_path):
 
 
 def test_the_committed_tables_of_several_networks_come_out_to_the_byte(tmp_path):
-    runs = [MNIST, *(MNIST / "networks" / f"seed{i}" for i in (1, 2, 3, 4))]
+    runs = [MNIST, *(MNIST / "networks" / f"seed{i}" for i in range(1, 10))]
     study("networks", *runs, "--out", tmp_path)
     for name in ("networks-table1.csv", "networks-table2.csv"):
         assert (tmp_path / name).read_bytes() == (MNIST / name).read_bytes()
