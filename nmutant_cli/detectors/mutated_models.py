@@ -21,7 +21,10 @@ from nmutant_cli.errors import ModelError
 from nmutant_cli.networks.inference import logits_fn
 from nmutant_cli.types import Bools, Images, Labels
 
-RATES = (0.5, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01, 0.007, 0.005, 0.003, 0.002, 0.001)
+RATES = (
+    1.0, 0.7, 0.5, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01,
+    0.007, 0.005, 0.003, 0.002, 0.001,
+)  # fmt: skip
 AGREEMENT = 0.9
 PROBES = 10
 """Mutants that must all be good enough at a rate for it to be taken."""

@@ -13,7 +13,7 @@ from math import ceil, floor
 
 import numpy as np
 
-from nmutant_cli.types import AnyArray, Ints
+from nmutant_cli.types import AnyArray, Bools, Ints
 
 Weights = Sequence[AnyArray]
 Operator = Callable[[Weights, float, np.random.Generator], list[AnyArray]]
@@ -24,8 +24,7 @@ FEWEST = 10
 def gaussian_fuzzing(weights: Weights, rate: float, rng: np.random.Generator) -> list[AnyArray]:
     """GF: a share ``rate`` of all numbers is drawn anew, from N(mean, std) of its tensor."""
     sizes = [w.size for w in weights]
-    chosen = np.zeros(sum(sizes), bool)
-    chosen[rng.choice(len(chosen), max(1, int(len(chosen) * rate)), replace=False)] = True
+    chosen = _share(sum(sizes), rate, rng)
     out = []
     for w, part in zip(weights, np.split(chosen, np.cumsum(sizes)[:-1]), strict=True):
         mutated = w.copy()
@@ -71,13 +70,19 @@ def activation_inverse(weights: Weights, rate: float, rng: np.random.Generator) 
     return out
 
 
+def _share(total: int, rate: float, rng: np.random.Generator) -> Bools:
+    """Which of ``total`` are in a random share ``rate`` of them, at least one."""
+    chosen = np.zeros(total, bool)
+    chosen[rng.choice(total, max(1, int(total * rate)), replace=False)] = True
+    return chosen
+
+
 def _chosen(
     weights: Weights, rate: float, rng: np.random.Generator
 ) -> Iterator[tuple[AnyArray, Ints]]:
     """Each tensor and which of its layer's neurons are in a share ``rate`` of all of them."""
     total = sum(w.shape[-1] for w in weights if w.ndim > 1)
-    chosen = np.zeros(total, bool)
-    chosen[rng.choice(total, max(1, int(total * rate)), replace=False)] = True
+    chosen = _share(total, rate, rng)
     first, neurons = 0, np.zeros(0, np.int64)
     for w in weights:
         if w.ndim > 1:

@@ -352,6 +352,7 @@ def test_mutated_networks_are_the_good_ones_at_the_largest_rate(kind, monkeypatc
         )
 
     (rate,) = {mutant.rate for mutant in detector.mutants}
+    assert rate < RATES[0]
     monkeypatch.setattr(mutated_models, "RATES", RATES[: RATES.index(rate)])
     with pytest.raises(ModelError, match="no mutant agrees on 50% of the clean images"):
         fitted(kind, model=model)
