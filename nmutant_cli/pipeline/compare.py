@@ -22,7 +22,7 @@ from nmutant_cli.pipeline.scores import (
     scored,
 )
 from nmutant_cli.report.figures.comparison import comparison_figure
-from nmutant_cli.report.roc import FALSE_ALARMS, with_intervals
+from nmutant_cli.report.roc import FALSE_ALARMS, called, with_intervals
 from nmutant_cli.report.tables import NORMAL
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import Bools, Floats, Ints
@@ -36,7 +36,7 @@ def compare(experiment: Experiment) -> list[Path]:
     settings, parts = experiment.settings, scored(experiment)
     digests = {"-".join(key): file_digest(part) for key, part in parts.items()}
     frames = {key: read_records(part) for key, part in parts.items()}
-    ingredients = experiment.ingredients("compare", {"parts": digests, "table": 3})
+    ingredients = experiment.ingredients("compare", {"parts": digests, "table": 4})
 
     def table(path: Path) -> Mapping[str, Any]:
         rows = [row for key, frame in frames.items() for row in _rows(experiment, *key, frame)]
@@ -67,10 +67,11 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """A row for each set and half: figures in percent with 95% bootstrap intervals.
 
-    AUC is against the normal samples of the same half. The true positive rates are of scores above
-    the `threshold` of the clean images; the share of the normal samples above it stands beside
-    them. ``passes``: forward passes of a decision at 5%, where the network is asked no longer once
-    the count of label changes cannot come out otherwise.
+    AUC is against the normal samples of the same half. The true positive rates are those where
+    exactly that share of the clean images is called adversarial, ties broken at random
+    (`roc.called`); the share of the normal samples that is called so stands beside them.
+    ``passes``: forward passes of a decision at 5%, where the network is asked no longer once the
+    count of label changes cannot come out otherwise.
     """
     settings, kind = experiment.settings, DETECTORS[name]
     known = experiment.titles[known_to(experiment, network)] if kind.supervised else ""
@@ -89,7 +90,7 @@ def _rows(
             values, normal = scores[chosen], scores[of[NORMAL] & (first == is_first)]
             rng = stream(settings.seed, settings.dataset, "compare", name, network, slug, half)
             figures = {"auc": with_intervals(normal, values, rng)[:3]}
-            rates = np.reshape(with_intervals(clean, values, rng)[3:], (-1, 3))
+            rates = np.reshape(with_intervals(clean, values, rng, exact=True)[3:], (-1, 3))
             keys = [f"tpr_at_{100 * rate:g}" for rate in FALSE_ALARMS]
             figures |= dict(zip(keys, rates, strict=True))
             row = {
@@ -104,14 +105,22 @@ def _rows(
                 ends = (f"{key}_{end}" for end in ("percent", "low", "high"))
                 row |= dict(zip(ends, three, strict=True))
             for rate in FALSE_ALARMS:
-                alarms = np.mean(normal > threshold(clean, rate)) if len(normal) else np.nan
+                alarms = called(normal, clean, rate).mean() if len(normal) else np.nan
                 row[f"alarms_at_{100 * rate:g}_percent"] = round(100 * float(alarms), 2)
             row["passes"] = whole
             if changes is not None and len(values):
-                limit = threshold(clean, FALSE_ALARMS[-1])
-                row["passes"] = round(1 + float(needed(changes[chosen], limit).mean()), 1)
+                row["passes"] = round(_passes(changes[chosen], clean), 1)
             rows.append(row)
     return rows
+
+
+def _passes(changes: Bools, clean: Floats) -> float:
+    """Mean forward passes of a decision at 5%; whether ties count is drawn before it."""
+    limit = threshold(clean, FALSE_ALARMS[-1])
+    tie = float(called(np.array([limit]), clean, FALSE_ALARMS[-1])[0])
+    one = 1 / changes.shape[1]
+    either = (needed(changes, limit - one).mean(), needed(changes, limit).mean())
+    return 1 + tie * float(either[0]) + (1 - tie) * float(either[1])
 
 
 def threshold(clean: Floats, rate: float) -> float:

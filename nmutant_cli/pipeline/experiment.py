@@ -70,11 +70,7 @@ class Experiment:
     @property
     def titles(self) -> dict[str, str]:
         """Slug and printed name of every sample set, in the order of the paper's columns."""
-        sets = self.settings.attack.sets
-        named = {slug: params.title or params.printed for slug, params in sets.items()}
-        if len(set(named.values())) < len(named):
-            named = {slug: sets[slug].title or slug for slug in sets}
-        return {"normal": "normal", **named, "wl": "WL"}
+        return titles_of(self.settings)
 
     # train
 
@@ -209,6 +205,15 @@ class Experiment:
     def bar(self, total: int, what: str, unit: str) -> tqdm[Any]:
         # disable=None: no bar where stderr is not a terminal.
         return tqdm(total=total, desc=what, unit=unit, disable=True if self._quiet else None)
+
+
+def titles_of(settings: Settings) -> dict[str, str]:
+    """`Experiment.titles` of a config."""
+    sets = settings.attack.sets
+    named = {slug: params.title or params.printed for slug, params in sets.items()}
+    if len(set(named.values())) < len(named):
+        named = {slug: sets[slug].title or slug for slug in sets}
+    return {"normal": "normal", **named, "wl": "WL"}
 
 
 class Pieces:

@@ -27,7 +27,7 @@ def roc_curve(normal: Floats, adversarial: Floats) -> tuple[Floats, Floats]:
     Arguments are kappas in [0, 1], shapes ``(n,)`` and ``(m,)``; one point for each value that
     occurs, and (0, 0).
     """
-    counts = _counts(normal, adversarial)
+    counts = counts_of(normal, adversarial)
     rates = [np.concatenate([[0.0], c.cumsum() / max(1, c.sum())]) for c in counts]
     return rates[0], rates[1]
 
@@ -58,39 +58,70 @@ def roc_table(
             if slug == NORMAL:
                 continue
             rng = stream(seed, dataset, "roc", slug, f"{step:g}")
-            figures = with_intervals(normal, values, rng)
-            rows.append((dataset, step, title, len(values), *figures))
+            found = with_intervals(normal, values, rng)
+            rows.append((dataset, step, title, len(values), *found))
     names = ["auc", *(f"tpr_at_{100 * rate:g}" for rate in FALSE_ALARMS)]
     columns = [f"{name}_{end}" for name in names for end in ("percent", "low", "high")]
     return pd.DataFrame(rows, columns=["dataset", "step_size", "samples", "n", *columns])
 
 
-def with_intervals(normal: Floats, adversarial: Floats, rng: np.random.Generator) -> list[float]:
+def with_intervals(
+    normal: Floats, adversarial: Floats, rng: np.random.Generator, *, exact: bool = False
+) -> list[float]:
     """AUC and the true positive rates at `FALSE_ALARMS`, in percent, each with its interval's ends.
 
-    Arguments are any scores, the higher the more adversarial; NaN where one is empty.
+    Arguments are any scores, the higher the more adversarial; NaN where one is empty. With
+    ``exact`` the false alarms are not at most the rate but the rate, as `called` has it.
     """
     if not (len(normal) and len(adversarial)):
         return [np.nan] * (3 * (1 + len(FALSE_ALARMS)))
-    counts = _counts(normal, adversarial)
-    found = _figures(*(c[None] for c in counts))[:, 0]
+    counts = counts_of(normal, adversarial)
+    found = figures(*(c[None] for c in counts), exact=exact)[:, 0]
     drawn = (rng.multinomial(c.sum(), c / c.sum(), RESAMPLES) for c in counts)
     tails = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(_figures(*drawn), [tails, 1 - tails], axis=1)
+    low, high = np.quantile(figures(*drawn, exact=exact), [tails, 1 - tails], axis=1)
     return [round(100 * float(v), 2) for row in zip(found, low, high, strict=True) for v in row]
 
 
-def _figures(normal: AnyArray, adversarial: AnyArray) -> AnyArray:
-    """AUC and true positive rates, ``(figures, rows)``, from rows of counts by falling kappa."""
+def called(scores: Floats, clean: Floats, rate: float) -> Floats:
+    """The chance that each score is called adversarial, where a share ``rate`` of ``clean`` is.
+
+    1 above the threshold, 0 below it; of the scores equal to it as many as make the rate are called
+    so, at random. Without that, a detector whose scores take few values has fewer false alarms
+    than another at "the same" rate. Arguments are scores, shape ``(n,)`` and ``(m,)``, m > 0, and a
+    rate in [0, 1).
+    """
+    threshold = np.sort(clean)[::-1][int(rate * len(clean) + 1e-9)]
+    above, equal = (clean > threshold).sum(), (clean == threshold).sum()
+    share = max(0.0, rate * len(clean) - above) / equal
+    return (scores > threshold) + share * (scores == threshold)
+
+
+def figures(normal: AnyArray, adversarial: AnyArray, *, exact: bool) -> AnyArray:
+    """AUC and true positive rates, ``(figures, rows)``, from rows of counts by falling score.
+
+    ``exact`` as for `with_intervals`.
+    """
     false, true = (c.cumsum(axis=1) / c.sum(axis=1, keepdims=True) for c in (normal, adversarial))
     share = normal / normal.sum(axis=1, keepdims=True)
     # P(adversarial above normal) + half of P(equal), the area under straight lines.
     above = true - adversarial / adversarial.sum(axis=1, keepdims=True) / 2
     rates = [np.where(false <= limit + 1e-12, true, 0).max(axis=1) for limit in FALSE_ALARMS]
+    if exact:
+        rates = [_between(false, true, limit) for limit in FALSE_ALARMS]
     return np.stack([(share * above).sum(axis=1), *rates])
 
 
-def _counts(normal: Floats, adversarial: Floats) -> tuple[AnyArray, AnyArray]:
+def _between(false: AnyArray, true: AnyArray, limit: float) -> AnyArray:
+    """The true positive rate where the false one is ``limit``, on straight lines, ``(rows,)``."""
+    rows = np.arange(len(false))
+    after = np.argmax(false > limit + 1e-12, axis=1)
+    f0, t0 = (np.where(after > 0, rate[rows, after - 1], 0) for rate in (false, true))
+    f1, t1 = false[rows, after], true[rows, after]
+    return t0 + (t1 - t0) * (limit - f0).clip(0) / (f1 - f0)
+
+
+def counts_of(normal: Floats, adversarial: Floats) -> tuple[AnyArray, AnyArray]:
     """How many of each have each value that occurs, from the largest value to the smallest."""
     values, where = np.unique(np.concatenate([normal, adversarial]), return_inverse=True)
     own = where[: len(normal)], where[len(normal) :]

@@ -71,6 +71,12 @@ STUDIES = {
         "Mutations, step size and rule that find most at 5% false alarms for least.",
         config="mnist",
     ),
+    "detectors": Study(
+        "Detectors that nmutant compare has scored, over several networks, with intervals.",
+        most=None,
+        config="mnist-compare",
+        options=(Option("against", "kappa", "The detector the others are held against.", str),),
+    ),
     "gain": Study(
         "A detector of the second run held against that of the first, with intervals.",
         least=2,

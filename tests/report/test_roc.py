@@ -12,7 +12,7 @@ from sklearn import metrics
 from nmutant_cli.report.figures.roc import roc_figure
 from nmutant_cli.report.figures.style import to_png
 from nmutant_cli.report.relabelling import relabelling
-from nmutant_cli.report.roc import roc_curve, roc_table
+from nmutant_cli.report.roc import called, roc_curve, roc_table, with_intervals
 
 TITLES = {"normal": "normal", "fgsm": "FGSM"}
 kappas = st.lists(st.integers(0, 12).map(lambda n: n / 12), min_size=1, max_size=60)
@@ -46,6 +46,31 @@ def test_auc_and_rates_are_those_of_scikit_learn(normal, adversarial):
         assert row[f"tpr_at_{limit}_percent"] == pytest.approx(100 * best, abs=0.006)
         assert 0 <= row[f"tpr_at_{limit}_low"] <= row[f"tpr_at_{limit}_high"] <= 100
     assert 0 <= row["auc_low"] <= row["auc_high"] <= 100
+
+
+@settings(max_examples=60, deadline=None)
+@given(kappas, kappas, st.sampled_from([0.01, 0.05, 0.3]))
+def test_ties_are_broken_so_that_exactly_the_rate_is_called(clean, adversarial, rate):
+    clean, adversarial = np.array(clean), np.array(adversarial)
+    assert called(clean, clean, rate).mean() == pytest.approx(rate)
+    chances = called(adversarial, clean, rate)
+    assert ((chances >= 0) & (chances <= 1)).all()
+    assert (np.diff(chances[adversarial.argsort()]) >= 0).all()
+    exact = with_intervals(clean, adversarial, np.random.default_rng(0), exact=True)
+    for k, limit in enumerate((0.01, 0.05)):
+        found = called(adversarial, clean, limit).mean()
+        assert exact[3 + 3 * k] == pytest.approx(100 * found, abs=0.006)
+
+
+def test_ties_broken_by_lot_come_to_the_same():
+    rng = np.random.default_rng(3)
+    clean, adversarial = (rng.binomial(3, p, 4000) / 3 for p in (0.05, 0.4))
+    # Noise smaller than any difference decides between equal ones.
+    lots = [scores + rng.uniform(0, 0.01, 4000) for scores in (clean, adversarial)]
+    limit = np.quantile(lots[0], 0.95)
+    expected = called(adversarial, clean, 0.05).mean()
+    assert (lots[1] > limit).mean() == pytest.approx(expected, abs=0.02)
+    assert abs((adversarial > 0.4).mean() - expected) > 0.05, "ties matter here"
 
 
 def test_the_interval_covers_the_true_auc_as_often_as_it_says():
