@@ -29,7 +29,7 @@ import keras
 import numpy as np
 
 from nmutant_cli import Calibration, Detector
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.datasets import load_dataset
 from nmutant_cli.detection import sprt
 from nmutant_cli.detection.detect import detect

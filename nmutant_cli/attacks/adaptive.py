@@ -1,19 +1,21 @@
 """C&W by an attacker who knows that the labels of mutants are watched.
 
-Expectation over transformation (Athalye et al. 2018, arXiv 1707.07397) with the paper's mutation
-operator for the transformations: the loss of C&W's targeted L2 attack (`cw`) is taken not at the
-image but as a mean over mutants of it, drawn afresh in every iteration,
+Expectation over transformation (Athalye et al. 2018, arXiv 1707.07397), the transformations being
+the detector's mutations: the loss of C&W's targeted L2 attack (`cw`) is taken not at the image but
+as a mean over mutants of it, drawn afresh in every iteration,
 
-    |delta|^2 + const * mean over m of max(confidence - margin(x + delta + step_size * m), 0),
+    |delta|^2 + const * mean over m of max(confidence - margin(m(x + delta)), 0),
 
-with margin the target's logit minus the largest other one. The change of variable, Adam and the
-binary search over ``const`` are those of `search`.
+with m(x) = x + step_size * m for the paper's mutations (`mutation.operator` has the others) and
+margin the target's logit minus the largest other one. The change of variable, Adam, the restarts
+and the binary search over ``const`` are those of `search`.
 
 When an image counts as found is our choice. The iterations are tests as well, for their mutants are
 new to the image: of those of the last `WINDOW` iterations (20 draws: 200 mutants) at most a share
 of ``tolerance`` had another label than the target, and the image's own margin is ``confidence``
-now. One iteration would not do: an image with a kappa of 5% passes 20 mutants in every third, and
-among hundreds of iterations the nearest image is the luckiest one.
+now. Among hundreds of iterations the nearest such image is the luckiest one, and the window is that
+of the images before it. So it is kept only if of `FRESH` mutants more no larger share has another
+label.
 """
 
 from __future__ import annotations
@@ -27,15 +29,22 @@ import tensorflow as tf
 from nmutant_cli.attacks.batches import PredictLogits
 from nmutant_cli.attacks.search import Descent, Problem, Slots, State, margins, minimise, tenth
 from nmutant_cli.config.attacks import AdaptiveParams
-from nmutant_cli.config.settings import Mutation
-from nmutant_cli.mutation.graph import Mutate
-from nmutant_cli.mutation.operator import ImageShape, draw
+from nmutant_cli.mutation.graph import Mutate, arguments
+from nmutant_cli.mutation.operator import (
+    WARPING,
+    ImageShape,
+    Mutations,
+    draw,
+    identity,
+    patch_side,
+)
 from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 
 BATCH_SIZE = 1
 """Images under way. More gain nothing on a CPU, where mutants fill the batch, and an image's place
 among others would show in the last bits of its logits, then in hundreds of iterations."""
 WINDOW = 10
+FRESH = 200
 
 _mutate = Mutate()
 
@@ -56,12 +65,19 @@ def run(
     inside ``bounds``; where the attack fails, the original image. The network is asked about
     ``batch_size`` * (``params.draws`` + 1) rows at a time.
     """
-    slots = Slots(x, y, params, bounds, batch_size, at_once=batch_size, memory=WINDOW)
+    slots = Slots(x, y, params, bounds, rng, batch_size, at_once=batch_size, memory=WINDOW)
     draws = _Draws(params, x.shape[1:], rng)
 
     def iterate(images: AnyArray, problem: Problem, state: State) -> Descent:
         block = draws(images, problem.iterations)
-        return _iterate(predict_logits, np.float32(params.tolerance), block, problem, state)
+        descent = _iterate(predict_logits, np.float32(params.tolerance), block, problem, state)
+        best_l2, found = np.array(descent.state.best_l2), np.array(descent.found)
+        for row in np.flatnonzero(best_l2 < state.best_l2):
+            mutations = draws.fresh(images[row])
+            changed = _changed(predict_logits, descent.best[row], problem.y[row], mutations)
+            if changed > params.tolerance + 1e-6:
+                best_l2[row], found[row] = state.best_l2[row], False
+        return descent._replace(found=found, state=descent.state._replace(best_l2=best_l2))
 
     while slots.fill():
         slots.descend(iterate)
@@ -69,11 +85,15 @@ def run(
 
 
 class Block(NamedTuple):
-    """Mutations as `Mutate` takes them, each of shape ``(iterations, images, 1 + draws, ...)``."""
+    """Mutations as `Mutate` takes them, each of shape ``(iterations, images, 1 + draws, ...)``.
+
+    ``warp``: gain and affine where the images are warped, else nothing.
+    """
 
     corners: AnyArray
     level: AnyArray
     patch: AnyArray
+    warp: tuple[AnyArray, ...]
 
 
 class _Draws:
@@ -83,7 +103,7 @@ class _Draws:
         self, params: AdaptiveParams, shape: ImageShape, rng: Sequence[np.random.Generator]
     ) -> None:
         self.params, self.shape, self.rng = params, shape, rng
-        self.mutation = Mutation(amplitude=params.amplitude)
+        self.warps = not WARPING.isdisjoint(params.mutation.kinds)
 
     def __call__(self, images: AnyArray, iterations: AnyArray) -> Block:
         """A tenth of the iterations for ``images``, indices of which -1 stands for none.
@@ -91,22 +111,30 @@ class _Draws:
         The first mutation of each image is left as nothing, for the label of the image itself; so
         are those of an image for iterations that it does not do.
         """
-        side = min(self.mutation.max_rectangle, *self.shape[:2])
         leading = (tenth(self.params), len(images), 1 + self.params.draws)
-        corners = np.zeros((*leading, 4), np.int32)
-        level = np.zeros(leading, np.float32)
-        patch = np.zeros((*leading, side, side, self.shape[2]), np.float32)
+        nothing = identity(1, self.shape, patch_side(self.params.mutation, self.shape))
+        block = [
+            np.broadcast_to(one[0], (*leading, *one.shape[1:])).copy()
+            for one in self._arguments(nothing)
+        ]
         for i, (image, count) in enumerate(zip(images, iterations, strict=True)):
             if image < 0:
                 continue
-            n = (count, self.params.draws)
-            m = draw(self.rng[image], count * n[1], self.shape, self.mutation)
-            edges = np.stack([m.top, m.left, m.top + m.height, m.left + m.width], axis=1)
-            corners[:count, i, 1:] = edges.reshape(*n, 4)
-            level[:count, i, 1:] = m.level.reshape(n)
-            patch[:count, i, 1:] = m.patch.reshape(*n, *patch.shape[3:])
-        step = np.float32(self.params.step_size)
-        return Block(corners, step * level, step * patch)
+            drawn = self._drawn(image, count * self.params.draws)
+            for whole, one in zip(block, drawn, strict=True):
+                whole[:count, i, 1:] = one.reshape(count, self.params.draws, *one.shape[1:])
+        corners, level, patch, *warp = block
+        return Block(corners, level, patch, tuple(warp))
+
+    def fresh(self, image: int) -> list[AnyArray]:
+        """`FRESH` mutations of an image, as `Mutate` takes them."""
+        return self._drawn(image, FRESH)
+
+    def _drawn(self, image: int, n: int) -> list[AnyArray]:
+        return self._arguments(draw(self.rng[image], n, self.shape, self.params.mutation))
+
+    def _arguments(self, mutations: Mutations) -> list[AnyArray]:
+        return arguments(mutations, self.params.step_size, self.shape if self.warps else None)
 
 
 @tf.function
@@ -127,6 +155,7 @@ def _iterate(
                 tf.reshape(block.corners[k], [rows, 4]),
                 tf.reshape(block.level[k], [rows]),
                 tf.reshape(block.patch[k], [rows, *block.patch.shape[3:]]),
+                *(tf.reshape(one[k], [rows, *one.shape[3:]]) for one in block.warp),
             ]
         )
         margin = margins(predict_logits(mutants), tf.repeat(problem.y, shape[1]))
@@ -138,3 +167,11 @@ def _iterate(
         return tf.reduce_mean(tf.nn.relu(problem.confidence - margin), 1), enough, memory
 
     return minimise(objective, problem, state)
+
+
+@tf.function
+def _changed(predict_logits: PredictLogits, image: Any, y: Any, mutations: list[Any]) -> Any:
+    """The share of mutants of one image whose label is not ``y``."""
+    mutants = _mutate([tf.repeat(image[None], FRESH, axis=0), *mutations])
+    margin = margins(predict_logits(mutants), tf.repeat(y, FRESH))
+    return tf.reduce_mean(tf.cast(margin <= 0, tf.float32))

@@ -46,7 +46,8 @@ def run(
     The margin is the logit of ``y`` minus the largest other one for a targeted attack, and the
     negative of that for an untargeted one. Each step of the binary search minimises, by Adam,
     |x_adv - x|^2 + const * max(confidence - margin, 0). Returns images of the shape of ``x``,
-    inside ``bounds``; where the attack fails, the original image. ``rng`` is not used.
+    inside ``bounds``; where the attack fails, the original image. ``rng``, one generator per image,
+    is used by restarts alone.
 
     An image that is done gives its place in the batch to the next one. The network is always asked
     about `BATCH_SIZE` rows: hundreds of iterations would make a difference of the last bits, which
@@ -55,7 +56,7 @@ def run(
     """
     sign = np.float32(1 if params.targets != "untargeted" else -1)
     rows = -(-batch_size // BATCH_SIZE) * BATCH_SIZE
-    slots = Slots(x, y, params, bounds, rows, at_once=BATCH_SIZE)
+    slots = Slots(x, y, params, bounds, rng, rows, at_once=BATCH_SIZE)
 
     def iterate(images: AnyArray, problem: Problem, state: State) -> Descent:
         about(predict_logits, images, BATCH_SIZE, problem.iterations)

@@ -1,16 +1,18 @@
 """The search of Carlini and Wagner (2017, arXiv 1608.04644) for the nearest image that is enough.
 
-`cw` and `adaptive` minimise, by Adam over w with x_adv = tanh(w) scaled to the bounds,
+`cw`, `adaptive` and `past_squeezing` minimise, by Adam over w with x_adv = tanh(w) scaled to the
+bounds,
 
     |x_adv - x|^2 + const * penalty(x_adv),
 
 with a binary search over ``const`` for each image. They differ in their `Objective`: the penalty,
-and when an image counts as found.
+and when an image counts as found. The first search starts at the image itself, each of the
+``restarts`` at a random point near it: `NEARBY` of the bounds' width on every value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,8 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 NO_UPPER_BOUND = 1e10
 PATIENCE = 4
 """Tenths of the iterations without a smaller loss that end a step of the search."""
+NEARBY = 0.1
+"""Standard deviation of where a restart begins."""
 
 
 class Problem(NamedTuple):
@@ -139,7 +143,8 @@ class Slots:
     """``rows`` places, each with the whole state of one image's search.
 
     An image that is done gives its place to the next one. ``iterate`` is given ``at_once`` places
-    at a time, always, and ``memory`` numbers of each to keep.
+    at a time, always, and ``memory`` numbers of each to keep. ``rng`` has a generator per image,
+    for where its restarts begin.
     """
 
     def __init__(
@@ -148,18 +153,19 @@ class Slots:
         y: Labels,
         params: NearestParams,
         bounds: Bounds,
+        rng: Sequence[np.random.Generator],
         rows: int,
         *,
         at_once: int,
         memory: int = 0,
     ) -> None:
-        self.x, self.y, self.params, self.bounds = x, y, params, bounds
+        self.x, self.y, self.params, self.bounds, self.rng = x, y, params, bounds, rng
         self.x_adv = x.copy()
         self.at_once = at_once
         self.next = 0
         self.image = np.full(rows, -1)
         """Index of the image in each place, -1 where it is free."""
-        self.step = np.zeros(rows, int)
+        self.search, self.step = np.zeros(rows, int), np.zeros(rows, int)
         self.iteration = np.zeros(rows, np.int32)
         self.const = np.zeros(rows, np.float32)
         self.lower, self.upper = np.zeros(rows), np.zeros(rows)
@@ -167,7 +173,8 @@ class Slots:
         self.loss = np.zeros(rows, np.float32)
         self.stale = np.zeros(rows, int)
         """Tenths of the iterations since the smallest loss last fell."""
-        images = (np.zeros((rows, *x.shape[1:]), np.float32) for _ in range(3))
+        self.begin, *images = (np.zeros((rows, *x.shape[1:]), np.float32) for _ in range(4))
+        """Where every step of a search begins: w minus that of the image."""
         self.state = State(
             np.zeros(rows, np.float32), np.zeros((rows, memory), np.float32), *images
         )
@@ -177,21 +184,26 @@ class Slots:
         for row in np.flatnonzero(self.image < 0)[: len(self.x) - self.next]:
             self.image[row] = self.next
             self.next += 1
-            self.step[row] = 0
-            self.const[row] = self.params.initial_const
-            self.lower[row], self.upper[row] = 0, NO_UPPER_BOUND
+            self.search[row] = 0
             self.state.best_l2[row] = np.inf
-            self._restart(row)
+            self.begin[row] = 0
+            self._begin_search(row)
         return bool((self.image >= 0).any())
 
-    def _restart(self, row: int) -> None:
+    def _begin_search(self, row: int) -> None:
+        self.step[row] = 0
+        self.const[row] = self.params.initial_const
+        self.lower[row], self.upper[row] = 0, NO_UPPER_BOUND
+        self._begin_step(row)
+
+    def _begin_step(self, row: int) -> None:
         self.iteration[row] = 0
         self.found[row] = False
         self.loss[row] = np.inf
         self.stale[row] = 0
         self.state.memory[row] = np.inf
-        for array in self.state[2:]:
-            array[row] = 0
+        for array, begin in zip(self.state[2:], (self.begin[row], 0, 0), strict=True):
+            array[row] = begin
 
     def descend(self, iterate: Iterate) -> None:
         """A tenth of the iterations in every place, then settle those whose step is over."""
@@ -249,10 +261,22 @@ class Slots:
         steps = self.params.binary_search_steps
         if steps >= 10 and self.step[row] == steps - 1:
             self.const[row] = self.upper[row]  # the last of many steps takes what worked
-        if self.step[row] == steps:
-            self.image[row] = -1
+        if self.step[row] < steps:
+            self._begin_step(row)
+        elif self.search[row] < self.params.restarts:
+            self.search[row] += 1
+            self.begin[row] = self._nearby(self.image[row])
+            self._begin_search(row)
         else:
-            self._restart(row)
+            self.image[row] = -1
+
+    def _nearby(self, image: int) -> AnyArray:
+        """The w of a random point near an image, minus that of the image."""
+        lower, upper = self.bounds
+        noise = self.rng[image].normal(0, NEARBY * (upper - lower), self.x[image].shape)
+        point = (self.x[image] + noise).clip(lower, upper).astype(np.float32)
+        bounds = np.asarray(self.bounds, np.float32)
+        return np.asarray(start_at(point, bounds) - start_at(self.x[image], bounds))
 
 
 def tenth(params: NearestParams) -> int:

@@ -26,7 +26,7 @@ from nmutant_cli.config.loading import load
 from nmutant_cli.errors import ConfigError, NMutantError
 
 if TYPE_CHECKING:
-    from nmutant_cli.config.settings import Mutation
+    from nmutant_cli.config.mutation import Mutation
     from nmutant_cli.own_model.answers import OwnModel
     from nmutant_cli.own_model.calibration import Calibration, Rate
     from nmutant_cli.types import Images

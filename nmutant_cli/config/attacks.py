@@ -6,7 +6,16 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import ConfigDict, Field, field_validator
 
-from nmutant_cli.config.fields import NUMBER, Name, NetworkName, Positive, PositiveInt, Section
+from nmutant_cli.config.fields import (
+    NUMBER,
+    Count,
+    Name,
+    NetworkName,
+    Positive,
+    PositiveInt,
+    Section,
+)
+from nmutant_cli.config.mutation import Mutation
 
 
 class AttackParams(Section):
@@ -63,7 +72,7 @@ class PGDParams(AttackParams):
 
 
 class NearestParams(AttackParams):
-    """What C&W and `adaptive` share: the search for the image at the smallest L2 distance."""
+    """What C&W and the attacks on detectors share: the search for the nearest image (L2)."""
 
     method: str
     confidence: Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER] = 0.0
@@ -72,9 +81,11 @@ class NearestParams(AttackParams):
     max_iterations: PositiveInt = 1000
     abort_early: bool = True
     initial_const: Positive = 1e-2
+    restarts: Count = 0
+    """Whole searches more, each from a random point near the image; the nearest image counts."""
 
     def gradients(self, values: int) -> int:
-        return self.binary_search_steps * self.max_iterations
+        return (1 + self.restarts) * self.binary_search_steps * self.max_iterations
 
 
 class CWParams(NearestParams):
@@ -135,8 +146,8 @@ class AdaptiveParams(NearestParams):
     draws: PositiveInt = 20
     """Fresh mutations in each iteration."""
     step_size: Positive = 1.0
-    """Of the mutations, as ``amplitude`` is: those of the detector to be evaded."""
-    amplitude: Positive = 1.0
+    mutation: Mutation = Mutation()
+    """With ``step_size`` what the detector that is to be evaded draws."""
     tolerance: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), NUMBER] = 0.0
     """Share of the mutants of ten iterations that may have another label all the same; at large
     steps no image is without, and a detector has to let that pass."""
@@ -146,6 +157,17 @@ class AdaptiveParams(NearestParams):
 
     def gradients(self, values: int) -> int:
         return super().gradients(values) * (1 + self.draws)
+
+
+class PastSqueezingParams(NearestParams):
+    printed: ClassVar[str] = "Past squeezing"
+    method: Literal["past_squeezing"]
+    bits: Annotated[int, Field(ge=1, le=8, strict=True)]
+    """What the detector squeezes the depth to: 1 for grey images, 5 for colour."""
+    targets: Literal["one", "others", "all"] = "others"
+
+    def gradients(self, values: int) -> int:
+        return 3 * super().gradients(values)
 
 
 class NoiseParams(AttackParams):
@@ -162,6 +184,7 @@ AnyAttack = Annotated[
     | JSMAParams
     | BlackBoxParams
     | AdaptiveParams
+    | PastSqueezingParams
     | NoiseParams,
     Field(discriminator="method"),
 ]

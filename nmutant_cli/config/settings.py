@@ -13,13 +13,13 @@ from nmutant_cli.config.fields import (
     DatasetName,
     DetectorName,
     Fraction,
-    Kind,
     Name,
     Positive,
     PositiveInt,
     Section,
     without_null,
 )
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.config.networks import Model
 from nmutant_cli.errors import did_you_mean
 
@@ -36,6 +36,8 @@ class Attack(Section):
     """The adversarial sample sets."""
 
     attempts: PositiveInt = 500
+    first: Count = 0
+    """Test images left aside, from the start on; more where a set holds out more."""
     count_already_wrong: bool = True
     """An image that the network gets wrong before the attack counts as adversarial too."""
     eight_bit: bool = True
@@ -67,23 +69,6 @@ class Samples(Section):
     stochastic: bool = False
     """Of every set, record as a label what one pass says with dropout on, under a mask of its own,
     and compare mutations with it."""
-
-
-class Mutation(Section):
-    """The random mutation operator (docs/protocol.md)."""
-
-    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("light", "occlusion", "blackout")
-    max_rectangle: PositiveInt = 3
-    max_divisor: PositiveInt = 20
-    amplitude: Positive = 1.0
-    clip: bool = False
-
-    @field_validator("kinds")
-    @classmethod
-    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("names a kind twice")
-        return value
 
 
 class Sensitivity(Section):

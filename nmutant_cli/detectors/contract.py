@@ -12,7 +12,8 @@ from typing import ClassVar, Literal
 import keras
 import numpy as np
 
-from nmutant_cli.config.settings import Compare, Mutation
+from nmutant_cli.config.mutation import Mutation
+from nmutant_cli.config.settings import Compare
 from nmutant_cli.networks.inference import logits_fn
 from nmutant_cli.seeding import Name, stream
 from nmutant_cli.types import AnyArray, Bools, Bounds, Floats, Images, Labels

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.detectors.contract import CountingDetector, NetworkView
 from nmutant_cli.mutation.graph import CompiledLabeller
 from nmutant_cli.mutation.sensitivity import changes_of, streams

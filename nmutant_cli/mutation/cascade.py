@@ -17,7 +17,7 @@ from typing import Literal
 import keras
 import numpy as np
 
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.mutation.audit import Audit
 from nmutant_cli.mutation.graph import CompiledLabeller, fastest, seconds_each
 from nmutant_cli.mutation.operator import Mutations

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.mutation.dropout import with_dropout
 from nmutant_cli.mutation.operator import WARPING, ImageShape, Mutations, identity, patch_side
 from nmutant_cli.networks import backend

@@ -30,7 +30,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.seeding import Name, stream
 from nmutant_cli.types import AnyArray, Bools, Bounds, Images
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.mutation.operator import Mutations, MutationStream, apply, identity
 from nmutant_cli.types import Bools, Bounds, Floats, Images, Ints, Labels, Predict
 

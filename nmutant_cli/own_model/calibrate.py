@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nmutant_cli.config.fields import Section
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.errors import ConfigError, DataError
 from nmutant_cli.files import digest_of
 from nmutant_cli.mutation.sensitivity import Labeller, Subjects, changes_of, streams

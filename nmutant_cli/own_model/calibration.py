@@ -22,7 +22,7 @@ from nmutant_cli.config.fields import (
     Section,
 )
 from nmutant_cli.config.loading import read, validated
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.detection.sprt import SequentialTest
 from nmutant_cli.errors import ConfigError
 from nmutant_cli.files import digest_of, replacing

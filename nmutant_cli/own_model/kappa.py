@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.errors import ConfigError
 from nmutant_cli.mutation.sensitivity import changes_of, streams
 from nmutant_cli.own_model.answers import Answer

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.errors import ConfigError, ModelError
 from nmutant_cli.files import file_digest
 from nmutant_cli.mutation.operator import clip_of, identity

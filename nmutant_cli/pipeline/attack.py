@@ -26,19 +26,21 @@ if TYPE_CHECKING:
     import keras
 
 
-def pairs(params: AttackParams, data: Dataset, attempts: int) -> tuple[Ints, Labels]:
+def pairs(
+    params: AttackParams, data: Dataset, attempts: int, first: int = 0
+) -> tuple[Ints, Labels]:
     """Which test images are attacked, and towards which class: two arrays ``(attempts,)``.
 
-    As docs/protocol.md has it under MNIST: attacks. ``untargeted``: the first images, those held
-    out to train a substitute left aside. ``one``: the same, each towards one of the 9 other
-    classes, these in turn. ``others``: each towards all 9. ``all``: as many images of each class,
-    each towards all 10.
+    As docs/protocol.md has it under MNIST: attacks. ``untargeted``: the first images, ``first`` of
+    them left aside, or those held out to train a substitute if these are more. ``one``: the same,
+    each towards one of the 9 other classes, these in turn. ``others``: each towards all 9. ``all``:
+    as many images of each class, each towards all 10.
 
     Raises AttackError if there are too few test images.
     """
     n, classes = len(data.y_test), data.n_classes
     substitute = substitute_of(params)
-    first = substitute.holdout if substitute else 0
+    first = max(first, substitute.holdout if substitute else 0)
     if params.targets == "untargeted":
         index = np.arange(first, first + attempts)
         target = np.full(attempts, NO_TARGET)
@@ -58,7 +60,7 @@ def pairs(params: AttackParams, data: Dataset, attempts: int) -> tuple[Ints, Lab
         index = chosen.repeat(classes)[:attempts]
         target = np.tile(np.arange(classes), len(chosen))[:attempts]
     if len(index) < attempts or index.max() >= n:
-        besides = f", {first} of them held out" if first else ""
+        besides = f", {first} of them left aside" if first else ""
         raise AttackError(
             f"attack.attempts: {attempts} need more than the {n} test images{besides}"
         )
@@ -78,7 +80,7 @@ def adversarial(
     from nmutant_cli.attacks import craft
 
     params = settings.attack.sets[name]
-    index, target = pairs(params, data, settings.attack.attempts)
+    index, target = pairs(params, data, settings.attack.attempts, settings.attack.first)
     x, true = data.x_test[index], data.y_test[index]
     record = Recorder(name, model, data, settings, index, target)
     before = record(x)

@@ -1,7 +1,8 @@
 """The stage evade: how often an attacker both fools the network and passes a detector.
 
-Works out nothing that the stage compare has not measured. Detectors are those compared, each with
-its threshold at 5% of the clean images, and the published rule on the changes of ``kappa``.
+Works out nothing that the stage compare has not measured. Detectors are those compared, each of
+which calls 5% of the clean images adversarial, ties broken at random, and the published rule on the
+changes of ``kappa``.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from nmutant_cli.datasets import DATASET_TITLES
 from nmutant_cli.detection.sprt import SequentialTest, TestBatch
 from nmutant_cli.detectors import DETECTORS
 from nmutant_cli.files import file_digest, read_records
-from nmutant_cli.pipeline.compare import threshold
 from nmutant_cli.pipeline.detect import kappa1_of
 from nmutant_cli.pipeline.experiment import Experiment
 from nmutant_cli.pipeline.scores import CLEAN, changes_in, scored
 from nmutant_cli.report.evasion import by_attack, curves
 from nmutant_cli.report.figures.evasion import evasion_figure
-from nmutant_cli.types import Bools, Verdict
+from nmutant_cli.report.roc import called
+from nmutant_cli.seeding import stream
+from nmutant_cli.types import Bools, Floats, Verdict
 
 FALSE_ALARMS = 0.05
 
@@ -44,6 +46,7 @@ def evade(experiment: Experiment) -> list[Path]:
             "titles": {slug: experiment.titles[slug] for slug in attacks.sets},
             "eight_bit": attacks.eight_bit,
             "mutations": settings.compare.mutations,
+            "table": 2,
             "detection": settings.detection.model_dump(mode="json", exclude={"as_published"})
             | {"kappa1": kappa1},
         },
@@ -63,7 +66,7 @@ def evade(experiment: Experiment) -> list[Path]:
         drawn = evasion_figure(read_records(written[0]), DATASET_TITLES[settings.dataset])
         drawn.savefig(path, format="png")
 
-    source = {"figure": 2, "source": file_digest(written[0]), "dataset": settings.dataset}
+    source = {"figure": 3, "source": file_digest(written[0]), "dataset": settings.dataset}
     return [*written, experiment.run.make("figures/evasion.png", source, figure)]
 
 
@@ -92,13 +95,21 @@ def _adversarial(
 ) -> dict[str, Bools]:
     """By the detector's title: which rows of its scores it calls adversarial."""
     score = frame["score"].to_numpy(float)
-    limit = threshold(score[(frame["samples"] == CLEAN).to_numpy()], FALSE_ALARMS)
-    caught: dict[str, Bools] = {DETECTORS[name].title: score > limit}
+    chance = called(score, score[(frame["samples"] == CLEAN).to_numpy()], FALSE_ALARMS)
+    caught: dict[str, Bools] = {DETECTORS[name].title: _lots(settings, frame) < chance}
     changes = changes_in(frame)
     if name == "kappa" and changes is not None and kappa1 is not None:
         title = f"published rule, mu {settings.detection.mu[0]:g}"
         caught[title] = published_adversarial(changes, settings.detection, kappa1)
     return caught
+
+
+def _lots(settings: Settings, frame: pd.DataFrame) -> Floats:
+    """A number in [0, 1) for each row that breaks ties: one for all attempts on an image."""
+    images = frame["source_index"]
+    names = settings.seed, settings.dataset, "evade", "ties"
+    lots = {image: stream(*names, int(image)).random() for image in images.unique()}
+    return images.map(lots).to_numpy(float)
 
 
 def _tried(experiment: Experiment, slug: str) -> pd.DataFrame:

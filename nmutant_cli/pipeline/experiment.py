@@ -151,6 +151,9 @@ class Experiment:
                 mode="json", exclude={"sets", "eight_bit", "stochastic"}
             )
             params = settings.attack.sets[slug].model_dump(mode="json", exclude={"title"})
+            for section, key in ((attack, "first"), (params, "restarts")):
+                if not section.get(key, True):  # later keys, left out where they say what was done
+                    del section[key]
             ingredients |= {"attack": attack, "params": params}
         else:
             mine = {"wl"} if slug == "wl" else {"normal", "normal_correct_only"}
@@ -159,7 +162,7 @@ class Experiment:
             "labels": settings.samples.stochastic,
             "attack": settings.attack.stochastic and slug in settings.attack.sets,
         }
-        if any(stochastic.values()):  # later keys, left out where they say what was done before
+        if any(stochastic.values()):  # later too
             ingredients["stochastic"] = stochastic
 
         def build(path: Path) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.detection.detect import detect
 from nmutant_cli.detection.sprt import SequentialTest
 from nmutant_cli.mutation.audit import Audit

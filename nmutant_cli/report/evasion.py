@@ -7,11 +7,13 @@ are asked of the same image, and the distance is the attacker's budget.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from nmutant_cli.detection.intervals import clopper_pearson
 from nmutant_cli.errors import ArtifactError
 
 ATTEMPT = ("detector", "attack", "image", "l2", "fooled", "passed")
@@ -27,8 +29,9 @@ def joint_success(attempts: pd.DataFrame, budgets: Sequence[float]) -> pd.DataFr
     on it with ``l2 <= budget`` fooled the network and passed. A detector that lets everything pass
     gives the attack's success alone.
 
-    Returns ``detector, attack, budget, images, joint_success_percent``, in the order of first
-    appearance; ``images`` are those the attack was tried on. The attack `WORST` takes for each
+    Returns ``detector, attack, budget, images, joint_success_percent, low, high``, in the order of
+    first appearance; ``images`` are those the attack was tried on, the last two the ends of the 95%
+    interval (Clopper and Pearson), in percent. The attack `WORST` takes for each
     image whichever attack evades nearest, over the images of all attacks: leave out attacks that
     were tried on other images, on which the rest had no chance.
 
@@ -44,10 +47,18 @@ def joint_success(attempts: pd.DataFrame, budgets: Sequence[float]) -> pd.DataFr
     for (detector, attack), tried in every.groupby(["detector", "attack"], sort=False):
         nearest = tried.groupby("image")["l2"].min().to_numpy()
         for budget in budgets:
-            percent = round(100 * float((nearest <= budget).mean()), 2)
-            rows.append((detector, attack, float(budget), len(nearest), percent))
-    columns = ["detector", "attack", "budget", "images", "joint_success_percent"]
+            within = int((nearest <= budget).sum())
+            figures = _percent(within, len(nearest))
+            rows.append((detector, attack, float(budget), len(nearest), *figures))
+    columns = ["detector", "attack", "budget", "images", "joint_success_percent", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
+
+
+@functools.cache
+def _percent(count: int, n: int) -> tuple[float, float, float]:
+    """A share and the ends of its interval, in percent."""
+    low, high = clopper_pearson(count, n)
+    return round(100 * count / n, 2), round(100 * low, 2), round(100 * high, 2)
 
 
 def curves(attempts: pd.DataFrame) -> pd.DataFrame:
@@ -72,8 +83,8 @@ def curves(attempts: pd.DataFrame) -> pd.DataFrame:
 def by_attack(attempts: pd.DataFrame) -> pd.DataFrame:
     """A row for each detector and attack, whatever the distance.
 
-    ``attempts``; how many ``fooled_percent`` and how many passed too, ``joint_success_percent``;
-    ``median_l2`` of the latter.
+    ``attempts``; how many ``fooled_percent`` and how many passed too, ``joint_success_percent``,
+    with the ends of its 95% interval, ``low`` and ``high``; ``median_l2`` of those.
     """
     attempts = attempts.assign(both=attempts["fooled"] & attempts["passed"])
     keys = ["detector", "attack"]
@@ -82,5 +93,8 @@ def by_attack(attempts: pd.DataFrame) -> pd.DataFrame:
         fooled_percent=("fooled", lambda fooled: 100 * fooled.mean()),
         joint_success_percent=("both", lambda both: 100 * both.mean()),
     )
+    counts = attempts.groupby(keys, sort=False)["both"].agg(["sum", "size"]).to_numpy()
+    ends = np.array([_percent(int(count), int(n))[1:] for count, n in counts]).reshape(-1, 2)
     evaded = attempts[attempts["both"]].groupby(keys, sort=False)["l2"]
-    return table.assign(median_l2=evaded.median()).round(2).reset_index()
+    table = table.assign(low=ends[:, 0], high=ends[:, 1], median_l2=evaded.median())
+    return table.round(2).reset_index()

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from keras import layers
 
-from nmutant_cli.attacks import adaptive, blackbox, craft, cw, noise
+from nmutant_cli.attacks import adaptive, blackbox, craft, cw, noise, search
 from nmutant_cli.config.attacks import AdaptiveParams, CWParams, NoiseParams
-from nmutant_cli.config.settings import Mutation, Settings
+from nmutant_cli.config.mutation import Mutation
+from nmutant_cli.config.settings import Settings
 from nmutant_cli.datasets import Dataset
 from nmutant_cli.errors import AttackError
 from nmutant_cli.mutation.operator import apply, draw
@@ -45,11 +46,11 @@ def made(rows=slice(N), generators=None, batch_size=None, **settings):
     )  # fmt: skip
 
 
-def kappa(images, step_size=1.0):
+def kappa(images, step_size=1.0, **mutation):
     """The share of 500 fresh mutations that change the label of each image."""
     changed = []
     for image, label in zip(images, tools.labels(linear(), images), strict=True):
-        mutations = draw(stream(7, "fresh"), 500, image.shape, Mutation())
+        mutations = draw(stream(7, "fresh"), 500, image.shape, Mutation(**mutation))
         mutants = apply(np.repeat(image[None], 500, axis=0), mutations, step_size)
         changed.append((tools.labels(linear(), mutants) != label).mean())
     return np.array(changed)
@@ -70,6 +71,49 @@ def test_the_images_keep_their_label_under_fresh_mutations_and_those_of_cw_do_no
     assert (result.l2 > plain.l2).all()
 
 
+@pytest.mark.parametrize(("kind", "step_size"), [("gaussian", 2.0), ("translation", 0.5)])
+def test_it_is_made_for_the_mutations_it_is_given(kind, step_size):
+    settings = {"binary_search_steps": 3, "max_iterations": 100, "learning_rate": 0.1}
+    own = made(**settings, mutation={"kinds": [kind]}, step_size=step_size, tolerance=0.02)
+    plain = searched("cw", initial_const=1)
+    assert own.success.all()
+    assert kappa(own.x_adv, step_size, kinds=[kind]).mean() < 0.04
+    assert kappa(plain.x_adv, step_size, kinds=[kind]).mean() > 0.2
+
+
+def test_a_restart_begins_elsewhere_and_the_nearest_image_is_kept():
+    for method, settings in (("adaptive", {}), ("cw", {"initial_const": 1})):
+        once, thrice = (searched(method, restarts=k, **settings) for k in (0, 2))
+        assert once.success.all()
+        assert thrice.success.all()
+        assert (thrice.l2 <= once.l2 + 1e-6).all(), "the first search is the same"
+        assert (thrice.x_adv != once.x_adv).any()
+        alone = searched(method, slice(2, 3), restarts=2, **settings)
+        np.testing.assert_array_equal(alone.x_adv, thrice.x_adv[2:3])
+
+
+def searched(method, rows=slice(N), **settings):
+    kind = {"cw": CWParams, "adaptive": AdaptiveParams}[method]
+    x = tools.images(N)
+    few = {"max_iterations": 40, "binary_search_steps": 2, "learning_rate": 0.2, "targets": "one"}
+    given = {"method": method, "initial_const": 30} | few | settings
+    return craft(
+        linear(), x[rows], tools.targets(linear(), x)[rows], kind(**given), tools.BOUNDS,
+        tools.generators(N)[rows],
+    )  # fmt: skip
+
+
+def test_a_restart_begins_where_its_generator_says():
+    x = tools.images(3)
+    params = CWParams(method="cw", restarts=1)
+    slots = search.Slots(x, np.arange(3), params, tools.BOUNDS, tools.generators(3), 3, at_once=3)
+    slots.fill()
+    noise = tools.generators(3)[1].normal(0, search.NEARBY, x[1].shape)
+    bounds = np.array(tools.BOUNDS, np.float32)
+    begun = search.image_at(search.start_at(x[1], bounds) + slots._nearby(1), bounds)
+    np.testing.assert_allclose(begun, (x[1] + noise).clip(0, 1), atol=1e-4)
+
+
 def test_an_image_alone_and_among_others_gives_the_same():
     whole = made()
     for i in (0, 3):
@@ -88,21 +132,27 @@ def test_the_mutations_are_those_of_each_images_generator():
     assert other.any(axis=(1, 2, 3)).tolist() == [i == 2 for i in range(N)]
 
 
-def test_mutants_are_those_of_the_operator_and_the_first_is_the_image_itself():
+@pytest.mark.parametrize(
+    "kinds", [{}, {"kinds": ["gaussian"]}, {"kinds": ["occlusion", "translation", "contrast"]}]
+)
+def test_mutants_are_those_of_the_operator_and_the_first_is_the_image_itself(kinds):
     x, draws = tools.images(2), 4
-    params = AdaptiveParams(**(SETTINGS | {"draws": draws, "step_size": 3, "amplitude": 2}))
+    params = AdaptiveParams(
+        **(SETTINGS | {"draws": draws, "step_size": 3, "mutation": {"amplitude": 2} | kinds})
+    )
     draw_block = adaptive._Draws(params, x.shape[1:], tools.generators(2))
-    corners, level, patch = draw_block(np.array([0, 1, -1]), np.array([6, 2, 0]))
-    mutations = draw(tools.generators(1)[0], 6 * draws, x.shape[1:], Mutation(amplitude=2))
+    corners, level, patch, warp = draw_block(np.array([0, 1, -1]), np.array([6, 2, 0]))
+    mutations = draw(tools.generators(1)[0], 6 * draws, x.shape[1:], params.mutation)
     expected = apply(np.repeat(x[:1], 6 * draws, axis=0), mutations, 3)
     expected = expected.reshape(6, draws, *x.shape[1:])
     for k in range(6):
         block = [np.repeat(x[:1], 1 + draws, axis=0), corners[k, 0], level[k, 0], patch[k, 0]]
+        block += [one[k, 0] for one in warp]
         mutants = np.asarray(adaptive._mutate(block))
-        np.testing.assert_array_equal(mutants[0], x[0])
+        np.testing.assert_allclose(mutants[0], x[0], atol=1e-6)
         np.testing.assert_allclose(mutants[1:], expected[k], atol=1e-6)
     for place, done in ((1, 2), (2, 0)):  # nothing is drawn for iterations that are not done
-        assert level[:done, place].any() == bool(done)
+        assert (level[:done, place].any() or patch[:done, place].any()) == bool(done)
         assert not level[done:, place].any()
         assert not patch[done:, place].any()
 
@@ -152,9 +202,11 @@ def data_set(n=40):
 
 def test_one_other_class_for_each_image_in_turn_and_a_hold_out_left_aside():
     data = data_set()
-    for substitute, first in ((None, 0), ({"holdout": 12}, 12)):
+    for substitute, aside, first in (
+        (None, 0, 0), ({"holdout": 12}, 0, 12), (None, 5, 5), ({"holdout": 12}, 5, 12)
+    ):  # fmt: skip
         params = AdaptiveParams(**SETTINGS, substitute=substitute)
-        index, target = attack.pairs(params, data, 20)
+        index, target = attack.pairs(params, data, 20, aside)
         np.testing.assert_array_equal(index, first + np.arange(20))
         assert (target != data.y_test[index]).all()
         assert set(target) == set(range(tools.CLASSES))
@@ -163,7 +215,7 @@ def test_one_other_class_for_each_image_in_turn_and_a_hold_out_left_aside():
         index, target = attack.pairs(params, data, 10)
         assert index.min() >= 12
         assert len(set(index)) == -(-10 // each)
-    with pytest.raises(AttackError, match="40 test images, 12 of them held out"):
+    with pytest.raises(AttackError, match="40 test images, 12 of them left aside"):
         attack.pairs(params, data, 1000)
 
 

@@ -95,7 +95,7 @@ def schedule(founds, steps, initial=1.0):
     """The values of const in turn, given whether the attack succeeds with each."""
     x = tools.images(1)
     params = CWParams(method="cw", binary_search_steps=steps, initial_const=initial)
-    slots = search.Slots(x, np.array([0]), params, tools.BOUNDS, 1, at_once=1)
+    slots = search.Slots(x, np.array([0]), params, tools.BOUNDS, (), 1, at_once=1)
     slots.fill()
     consts = []
     for found in founds:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from nmutant_cli.cli import main
 from nmutant_cli.config.loading import load
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.own_model.calibration import Calibration
 from nmutant_cli.own_model.detector import Detector
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.detection.detect import detect
 from nmutant_cli.detection.sprt import SequentialTest, run
 from nmutant_cli.mutation.operator import MutationStream, apply

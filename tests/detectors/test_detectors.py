@@ -14,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 from keras import layers
 from sklearn.metrics import roc_auc_score
 
-from nmutant_cli.config.settings import Compare, Mutation
+from nmutant_cli.config.mutation import Mutation
+from nmutant_cli.config.settings import Compare
 from nmutant_cli.detectors import mutated_models
 from nmutant_cli.detectors.contract import NetworkView, digest
 from nmutant_cli.detectors.lid import LID, LIMIT, lid

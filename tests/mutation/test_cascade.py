@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.mutation import cascade
 from nmutant_cli.mutation.audit import Audit
 from nmutant_cli.mutation.cascade import Cascade

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.errors import ModelError
 from nmutant_cli.mutation import graph
 from nmutant_cli.mutation.graph import CompiledLabeller, Mutate, arguments

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from conftest import environment, nmutant, options
 
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.mutation.dropout import KeyedDropout
 from nmutant_cli.mutation.graph import Mutate
 from nmutant_cli.mutation.operator import MutationStream, apply, draw

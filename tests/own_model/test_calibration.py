@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.detection.sprt import SequentialTest
 from nmutant_cli.errors import ArtifactError, ConfigError
 from nmutant_cli.own_model.calibration import Calibration, Evidence, ModelIdentity, Promise

@@ -11,7 +11,7 @@ import own
 import pytest
 
 from nmutant_cli import Calibration, Detector, calibrate
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.detection.intervals import anytime
 from nmutant_cli.detection.sprt import run
 from nmutant_cli.errors import ConfigError, DataError, ModelError

@@ -10,7 +10,7 @@ import own
 import pytest
 
 from nmutant_cli import Calibration, Detector, calibrate
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.errors import ArtifactError, DataError, ModelError
 
 CLEAN = np.linspace(0, 1, 120, dtype=np.float32).reshape(-1, 1, 1, 1) * np.ones(own.SHAPE, "f")

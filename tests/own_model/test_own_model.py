@@ -11,7 +11,7 @@ import own
 import pytest
 
 from nmutant_cli import Calibration, Detector, calibrate, kappa
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.errors import ModelError
 from nmutant_cli.files import file_digest
 from nmutant_cli.mutation.operator import MutationStream, apply

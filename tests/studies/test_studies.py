@@ -14,7 +14,7 @@ import yaml
 from conftest import ROOT, TINY, nmutant, options
 
 from nmutant_cli.config.loading import config_folder, load, merged, validated
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.detection.sprt import SequentialTest, run
 from nmutant_cli.files import file_digest, read_records
 from nmutant_cli.mutation.operator import MutationStream

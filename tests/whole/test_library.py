@@ -11,7 +11,7 @@ import pytest
 from conftest import python
 
 import nmutant_cli
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.errors import ConfigError, DataError, ModelError
 from nmutant_cli.mutation.operator import apply
 from nmutant_cli.mutation.sensitivity import streams

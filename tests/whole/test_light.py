@@ -40,7 +40,7 @@ LIBRARY = """
 import numpy as np
 from nmutant_cli import Calibration, Detector, calibrate, kappa
 from bright import bright
-from nmutant_cli.config.settings import Mutation
+from nmutant_cli.config.mutation import Mutation
 
 clean, bad = np.load("clean.npy"), np.load("bad.npy")
 mutation = Mutation(kinds=("light", "rotation", "translation", "contrast", "gaussian"))
