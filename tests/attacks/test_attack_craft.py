@@ -22,6 +22,7 @@ from nmutant_cli.config.attacks import (
     FGSMParams,
     JSMAParams,
     NoiseParams,
+    PastSqueezingParams,
     PGDParams,
 )
 from nmutant_cli.errors import AttackError
@@ -38,6 +39,13 @@ EVERY = [
     JSMAParams(method="jsma", theta=1.0, gamma=0.3),
     BlackBoxParams(method="blackbox", eps=0.1),
     AdaptiveParams(method="adaptive", max_iterations=15, draws=7, learning_rate=0.3),
+    PastSqueezingParams(
+        method="past_squeezing",
+        bits=1,
+        binary_search_steps=2,
+        max_iterations=30,
+        learning_rate=0.05,
+    ),
     NoiseParams(method="noise", eps=1.0),
 ]
 

@@ -177,9 +177,11 @@ def test_the_configs_that_come_along_extend_those_they_belong_to():
     assert {name.removesuffix(".yaml"): base for name, base in bases.items() if base} == {
         "cifar10-adaptive": "cifar10-small",
         "cifar10-best": "cifar10-small",
-        "mnist-adaptive": "mnist",
+        "mnist-adaptive": "mnist-compare",
         "mnist-best": "mnist",
+        "mnist-compare": "mnist",
         "mnist-confidence": "mnist",
+        "mnist-converged": "mnist-adaptive",
         "mnist-corrected": "mnist",
     }
     # The networks and samples of a run are used again only where nothing of theirs differs.
