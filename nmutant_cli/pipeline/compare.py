@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from nmutant_cli.datasets import DATASET_TITLES
+from nmutant_cli.detection.sprt import SequentialTest, TestBatch
 from nmutant_cli.detectors import DETECTORS
 from nmutant_cli.files import file_digest, read_records
 from nmutant_cli.pipeline import artefacts
@@ -25,8 +27,10 @@ from nmutant_cli.report.figures.comparison import comparison_figure
 from nmutant_cli.report.roc import FALSE_ALARMS, called, with_intervals
 from nmutant_cli.report.tables import NORMAL
 from nmutant_cli.seeding import stream
-from nmutant_cli.types import Bools, Floats, Ints
+from nmutant_cli.types import Bools, Floats, Ints, Verdict
 
+RELAXED = 0.1
+"""``relaxScale`` of the code of ICSE 2019."""
 HALVES = {"choose": True, "report": False}
 """Which half of a set, by name; the value says whether it is the first one."""
 
@@ -36,7 +40,7 @@ def compare(experiment: Experiment) -> list[Path]:
     settings, parts = experiment.settings, scored(experiment)
     digests = {"-".join(key): file_digest(part) for key, part in parts.items()}
     frames = {key: read_records(part) for key, part in parts.items()}
-    ingredients = experiment.ingredients("compare", {"parts": digests, "table": 4})
+    ingredients = experiment.ingredients("compare", {"parts": digests, "table": 5})
 
     def table(path: Path) -> Mapping[str, Any]:
         rows = [row for key, frame in frames.items() for row in _rows(experiment, *key, frame)]
@@ -71,7 +75,7 @@ def _rows(
     exactly that share of the clean images is called adversarial, ties broken at random
     (`roc.called`); the share of the normal samples that is called so stands beside them.
     ``passes``: forward passes of a decision at 5%, where the network is asked no longer once the
-    count of label changes cannot come out otherwise.
+    count of label changes cannot come out otherwise. ``sequential_``: what `sequential` decides.
     """
     settings, kind = experiment.settings, DETECTORS[name]
     known = experiment.titles[known_to(experiment, network)] if kind.supervised else ""
@@ -110,6 +114,7 @@ def _rows(
             row["passes"] = whole
             if changes is not None and len(values):
                 row["passes"] = round(_passes(changes[chosen], clean), 1)
+                row |= _sequential(changes, clean, chosen, of[NORMAL] & (first == is_first))
             rows.append(row)
     return rows
 
@@ -121,6 +126,35 @@ def _passes(changes: Bools, clean: Floats) -> float:
     one = 1 / changes.shape[1]
     either = (needed(changes, limit - one).mean(), needed(changes, limit).mean())
     return 1 + tie * float(either[0]) + (1 - tie) * float(either[1])
+
+
+def _sequential(changes: Bools, clean: Floats, chosen: Bools, normal: Bools) -> dict[str, float]:
+    """Percent of the ``chosen`` and of the ``normal`` rows called adversarial, forward passes."""
+    found, alarms = (sequential(changes[rows], clean) for rows in (chosen, normal))
+    return {
+        "sequential_percent": round(100 * float(found[0].mean()), 2),
+        "sequential_alarms_percent": round(100 * float(alarms[0].mean()), 2)
+        if len(alarms[0])
+        else np.nan,
+        "sequential_passes": round(1 + float(found[1].mean()), 1),
+    }
+
+
+def sequential(changes: Bools, clean: Floats) -> tuple[Bools, Ints]:
+    """What the test of Wang et al. (ICSE 2019) says, and after how many mutations; both ``(n,)``.
+
+    As their public code: Algorithm 1 of the paper, which looks only at a label change, with p0 and
+    p1 a `RELAXED` share below and above the mean score of ``clean`` images, taken at the upper end
+    of its 99% interval; error bounds of 5%; undecided is normal. No error where no clean label ever
+    changes: then the smallest share that can be seen stands for that mean.
+    """
+    mutations = changes.shape[1]
+    upper = clean.mean() + NormalDist().inv_cdf(0.995) * clean.std(ddof=1) / np.sqrt(len(clean))
+    mean = float(np.clip(upper, 1 / (mutations * len(clean)), 0.9))
+    p0, p1 = (1 - RELAXED) * mean, (1 + RELAXED) * mean
+    tests = TestBatch(SequentialTest("algorithm1", p0, p1, cap=mutations), len(changes))
+    tests.advance(np.arange(len(changes)), changes)
+    return np.asarray(tests.verdict == Verdict.ADVERSARIAL), tests.mutations
 
 
 def threshold(clean: Floats, rate: float) -> float:

@@ -74,9 +74,19 @@ def study(inputs: Inputs, *, against: str) -> Findings:
             key=lambda row: (places[0].index(row["detector"]), places[1].index(row["samples"]))
         )
     found, differences = (pd.DataFrame(rows).round(2) for rows in tables)
+    found = found.merge(_asked(inputs), "left", ["detector", "samples"])
     heading = f"{DATASET_TITLES[settings.dataset]}, {len(networks)} networks"
     drawn = comparison_figure(found.assign(half="report"), heading)
     return Findings({"detectors": found, "differences": differences}, {"detectors": drawn})
+
+
+def _asked(inputs: Inputs) -> pd.DataFrame:
+    """Means over the runs of what else their comparison.csv says of the second half."""
+    columns = ["passes", "sequential_percent", "sequential_alarms_percent", "sequential_passes"]
+    keys = ["detector", "samples"]
+    tables = [inputs.table(run, "comparison.csv", [*keys, "half", *columns]) for run in inputs.runs]
+    every = pd.concat(tables).query("half == 'report'")
+    return every.groupby(keys, sort=False)[columns].mean().round(2).reset_index()
 
 
 def _networks(inputs: Inputs, run: Path) -> list[OfNetwork]:
@@ -138,7 +148,8 @@ def _of_set(
         title = {"detector": DETECTORS[name].title}
         row = {**title, "needs": DETECTORS[name].needs, **start}
         row |= _summary(of_network[:, k], redrawn[k], "percent")
-        rows.append(row | {"alarms_at_5_percent": 100 * float(np.mean(alarms, axis=0)[k])})
+        row["alarms_at_5_percent"] = 100 * float(np.mean(alarms, axis=0)[k])
+        rows.append(row)
         if k != base:
             gains = _summary(of_network[:, k] - of_network[:, base], redrawn[k] - redrawn[base])
             differences.append({**title, "against": DETECTORS[against].title, **start, **gains})

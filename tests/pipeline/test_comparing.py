@@ -12,8 +12,11 @@ from conftest import nmutant, options
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nmutant_cli.detection import sprt
+from nmutant_cli.detection.sprt import SequentialTest
+from nmutant_cli.detectors import DETECTORS
 from nmutant_cli.files import read_records
-from nmutant_cli.pipeline.compare import needed, read_table, threshold
+from nmutant_cli.pipeline.compare import needed, read_table, sequential, threshold
 from nmutant_cli.pipeline.scores import changes_in, changes_text
 
 SMALL = (
@@ -93,6 +96,54 @@ def test_every_detector_meets_every_set(run):
     assert (costs["times_a_forward_pass"] > 0).all()
     assert "kappa, Gaussian noise" in outcome.stdout
     assert (folder / "figures" / "comparison.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", ["kappa", "models_ns"])
+def test_passes_and_the_sequential_test_by_a_literal_count(run, name):
+    folder, _ = run
+    frame = read_records(folder / "compare" / f"{name}-base.csv")
+    changes, clean = changes_in(frame), frame.loc[frame["samples"] == "clean", "score"]
+    half = 2.5758 * clean.std(ddof=1) / np.sqrt(len(clean))
+    mean = clean.mean() + half
+    assert clean.mean() > 0
+    test = SequentialTest("algorithm1", 0.9 * mean, 1.1 * mean, cap=10)
+    limit = min(t for t in clean if (clean > t).sum() <= 0.05 * len(clean))
+    tie = (0.05 * len(clean) - (clean > limit).sum()) / (clean == limit).sum()
+    second = np.array([int(i) * 2654435761 % 2**32 >= 2**31 for i in frame["source_index"]])
+    table = read_table(folder / "comparison.csv").set_index(["detector", "samples", "half"])
+    normal = changes[second & (frame["samples"] == "normal")]
+    for slug, printed in (("cw", "C&W"), ("wl", "WL")):
+        row = table.loc[(DETECTORS[name].title, printed, "report")]
+        rows = changes[second & (frame["samples"] == slug)]
+        if not len(rows):
+            continue
+        ends, alarms = ([sprt.run(test, one) for one in some] for some in (rows, normal))
+        found = [end.verdict.name == "ADVERSARIAL" for end in ends]
+        wrong = [end.verdict.name == "ADVERSARIAL" for end in alarms]
+        assert row["sequential_percent"] == pytest.approx(100 * np.mean(found), abs=0.006)
+        assert row["sequential_alarms_percent"] == pytest.approx(100 * np.mean(wrong), abs=0.006)
+        read = 1 + np.mean([end.mutations for end in ends])
+        assert row["sequential_passes"] == pytest.approx(read, abs=0.06)
+        asked = [tie * settled(one, limit - 0.1) + (1 - tie) * settled(one, limit) for one in rows]
+        assert row["passes"] == pytest.approx(1 + np.mean(asked), abs=0.06)
+
+
+def settled(changes, limit):
+    """After how many of ten it is certain whether more than ``limit`` of them are changes."""
+    for read in range(1, 11):
+        least, most = sum(changes[:read]) / 10, (sum(changes[:read]) + 10 - read) / 10
+        if least > limit + 1e-9 or most <= limit + 1e-9:
+            return read
+    raise AssertionError("never")
+
+
+def test_a_network_that_never_wavers_is_tested_all_the_same():
+    changes = np.zeros((3, 50), bool)
+    changes[1, :30] = True
+    verdict, read = sequential(changes, np.zeros(100))
+    assert verdict.tolist() == [False, True, False]
+    assert read[0] == 50
+    assert read[1] < 30
 
 
 def test_the_tables_as_json(run):

@@ -39,6 +39,16 @@ def written(folder, network, detectors=tuple(TITLES), shift=1.0):
         table.to_csv(folder / "compare" / f"{name}-base.csv", index=False)
         entries[f"compare/{name}-base.csv"] = {"ingredients": {"network": f"digest {network}"}}
     (folder / "manifest.json").write_text(json.dumps({"artefacts": entries}))
+    asked = {"passes": 10 + network, "sequential_percent": 50 + 10 * network}
+    asked |= {"sequential_alarms_percent": network, "sequential_passes": 5.0}
+    rows = [
+        {"detector": TITLES[name], "samples": printed, "half": half}
+        | {column: value * (half == "report") for column, value in asked.items()}
+        for name in detectors
+        for printed in SETS.values()
+        for half in ("choose", "report")
+    ]
+    pd.DataFrame(rows).to_csv(folder / "comparison.csv", index=False)
     return tables
 
 
@@ -96,6 +106,8 @@ def test_every_figure_is_the_mean_over_the_networks_of_the_second_half(found):
             assert row["alarms_at_5_percent"] == pytest.approx(100 * np.mean(alarms), abs=0.006)
             assert row["n"] == sum(len(parts(one[name], slug)[2]) for one in tables)
             assert row["networks"] == 3
+            said = row[["passes", "sequential_percent", "sequential_alarms_percent"]]
+            assert said.tolist() == [11, 60, 1]
 
 
 def test_the_interval_over_images_is_that_of_a_literal_bootstrap(found):
