@@ -354,9 +354,33 @@ def test_mutated_networks_are_the_good_ones_at_the_largest_rate(kind, monkeypatc
 
     (rate,) = {mutant.rate for mutant in detector.mutants}
     assert rate < RATES[0]
-    monkeypatch.setattr(mutated_models, "RATES", RATES[: RATES.index(rate)])
-    with pytest.raises(ModelError, match="no mutant agrees on 50% of the clean images"):
+    larger = RATES[RATES.index(rate) - 1]
+    agreed = [
+        (
+            detector._labels(mutated_models.Mutant(larger, n), CLEAN) == tools.labels(model, CLEAN)
+        ).mean()
+        for n in range(mutated_models.PROBES)
+    ]
+    assert min(agreed) < mutated_models.AGREEMENT
+    monkeypatch.setattr(mutated_models, "AGREEMENT", 2)
+    with pytest.raises(ModelError, match="most mutants do not agree on 200% of the clean images"):
         fitted(kind, model=model)
+
+
+def test_where_not_all_are_good_at_any_rate_most_are_enough(monkeypatch):
+    bad = {(0.5, n, 0) for n in range(2)} | {(rate, 2, 0) for rate in RATES if rate < 0.5}
+    bad |= {(rate, n, 0) for rate in RATES if rate > 0.5 for n in (0, 1)}
+
+    def labels(self, mutant, images):
+        wrong = 0 if mutant in bad else 1
+        return wrong * tools.labels(self.view.model, images) + (1 - wrong) * -1
+
+    monkeypatch.setattr(GaussianFuzzing, "_labels", labels)
+    monkeypatch.setattr(mutated_models, "PROBES", 3)
+    detector = fitted(GaussianFuzzing)
+    assert [mutant[:3] for mutant in detector.mutants[:4]] == [
+        (0.3, 0, 0), (0.3, 1, 0), (0.3, 2, 1), (0.3, 3, 0),
+    ]  # fmt: skip
 
 
 def test_a_normalization_is_not_mutated():
