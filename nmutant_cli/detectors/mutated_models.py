@@ -81,8 +81,8 @@ class MutatedModels(CountingDetector):
                 if sum(good(Mutant(rate, number)) for number in range(PROBES)) >= least:
                     return rate
         raise ModelError(
-            f"{self.title}: most mutants do not agree on {AGREEMENT:.0%} of the clean images at any "
-            "rate; leave it out of compare.detectors"
+            f"{self.title}: most mutants do not agree on {AGREEMENT:.0%} of the clean images at "
+            "any rate; leave it out of compare.detectors"
         )
 
     def changes(self, images: Images) -> Bools:
