@@ -19,14 +19,15 @@ from scipy.stats import t
 from nmutant_cli.datasets import DATASET_TITLES
 from nmutant_cli.detectors import DETECTORS
 from nmutant_cli.errors import ArtifactError, did_you_mean
+from nmutant_cli.pipeline.compare import HALVES
 from nmutant_cli.pipeline.experiment import titles_of
-from nmutant_cli.pipeline.scores import CLEAN, in_first_half
+from nmutant_cli.pipeline.scores import CLEAN, changes_in, in_first_half
 from nmutant_cli.report.figures.comparison import comparison_figure
 from nmutant_cli.report.roc import CONFIDENCE, FALSE_ALARMS, RESAMPLES, called, figures
 from nmutant_cli.report.tables import NORMAL
 from nmutant_cli.seeding import stream
 from nmutant_cli.studies.study import Findings, Inputs
-from nmutant_cli.types import AnyArray, Floats, Ints
+from nmutant_cli.types import AnyArray, Bools, Floats, Ints
 
 KEYS = ["samples", "index", "source_index"]
 RATE = FALSE_ALARMS[-1]
@@ -36,19 +37,29 @@ FIGURES = ("auc", f"tpr_at_{100 * RATE:g}")
 class OfNetwork(NamedTuple):
     """The scores of all detectors on one network: ``rows`` says of what, and is the same for all.
 
-    ``scores`` by the detector's name; ``digest`` is that of the network.
+    ``scores`` by the detector's name; ``judged``: which rows are of the half that is looked at;
+    ``digest`` is that of the network.
     """
 
     rows: pd.DataFrame
+    judged: Bools
     scores: Mapping[str, Floats]
     digest: str
 
 
-def study(inputs: Inputs, *, against: str) -> Findings:
-    """detectors.csv, differences.csv and the figure detectors.png."""
+def study(inputs: Inputs, *, against: str, mutations: int, half: str) -> Findings:
+    """detectors.csv, differences.csv and the figure detectors.png, of one half of the images.
+
+    With ``mutations`` the detectors that count label changes see so many of them and no more; that
+    number, and the half where it is ``choose``, are then part of the names.
+    """
     settings = inputs.load()
     titles = titles_of(settings)
-    networks = [network for run in inputs.runs for network in _networks(inputs, run)]
+    if half not in HALVES:
+        raise ArtifactError(f"--half {half}: known are {', '.join(HALVES)}")
+    networks = [
+        network for run in inputs.runs for network in _networks(inputs, run, mutations, half)
+    ]
     names = list(networks[0].scores)
     for run, network in zip(inputs.runs, networks, strict=False):
         if list(network.scores) != names:
@@ -74,22 +85,26 @@ def study(inputs: Inputs, *, against: str) -> Findings:
             key=lambda row: (places[0].index(row["detector"]), places[1].index(row["samples"]))
         )
     found, differences = (pd.DataFrame(rows).round(2) for rows in tables)
-    found = found.merge(_asked(inputs), "left", ["detector", "samples"])
+    if not mutations:
+        found = found.merge(_asked(inputs, half), "left", ["detector", "samples"])
     heading = f"{DATASET_TITLES[settings.dataset]}, {len(networks)} networks"
     drawn = comparison_figure(found.assign(half="report"), heading)
-    return Findings({"detectors": found, "differences": differences}, {"detectors": drawn})
+    ending = (f"-{half}" if half != "report" else "") + (f"-{mutations}" if mutations else "")
+    named = {f"detectors{ending}": found, f"differences{ending}": differences}
+    return Findings(named, {f"detectors{ending}": drawn})
 
 
-def _asked(inputs: Inputs) -> pd.DataFrame:
-    """Means over the runs of what else their comparison.csv says of the second half."""
+def _asked(inputs: Inputs, half: str) -> pd.DataFrame:
+    """Means over the runs of what else their comparison.csv says of that half."""
     columns = ["passes", "sequential_percent", "sequential_alarms_percent", "sequential_passes"]
     keys = ["detector", "samples"]
     tables = [inputs.table(run, "comparison.csv", [*keys, "half", *columns]) for run in inputs.runs]
-    every = pd.concat(tables).query("half == 'report'")
+    every = pd.concat(tables)
+    every = every[every["half"] == half]
     return every.groupby(keys, sort=False)[columns].mean().round(2).reset_index()
 
 
-def _networks(inputs: Inputs, run: Path) -> list[OfNetwork]:
+def _networks(inputs: Inputs, run: Path, mutations: int, half: str) -> list[OfNetwork]:
     """Every network of a run with the scores on it, in the order of `DETECTORS`."""
     files: dict[str, dict[str, str]] = defaultdict(dict)
     for path in sorted((run / "compare").glob("*-*.csv")):
@@ -108,10 +123,24 @@ def _networks(inputs: Inputs, run: Path) -> list[OfNetwork]:
         for name, table in tables.items():
             if not table[KEYS].equals(rows):
                 raise ArtifactError(f"{run / by_detector[name]}: holds other samples than the rest")
-        scores = {name: table["score"].to_numpy(float) for name, table in tables.items()}
+        scores = {
+            name: _score(table, mutations, run / by_detector[name])
+            for name, table in tables.items()
+        }
+        judged = in_first_half(rows["source_index"]) == HALVES[half]
         digest = inputs.entry(run, next(iter(by_detector.values())))["network"]
-        found.append(OfNetwork(rows, scores, digest))
+        found.append(OfNetwork(rows, judged, scores, digest))
     return found
+
+
+def _score(table: pd.DataFrame, mutations: int, path: Path) -> Floats:
+    """The scores in a file, of label changes those of the first ``mutations`` where there are."""
+    changes = changes_in(table) if mutations else None
+    if changes is None:
+        return table["score"].to_numpy(float)
+    if mutations > changes.shape[1]:
+        raise ArtifactError(f"{path}: has {changes.shape[1]} mutations, not {mutations}")
+    return np.asarray(changes[:, :mutations].mean(axis=1))
 
 
 def _of_set(
@@ -120,7 +149,7 @@ def _of_set(
     """The rows of one sample set, of all detectors and of their differences to ``against``."""
     single, drawn, alarms, sizes = [], [], [], []
     for network in networks:
-        clean, normal, of_set = _where(network.rows, slug)
+        clean, normal, of_set = _where(network, slug)
         if not (len(of_set) and len(normal) and len(clean)):
             continue
         # The same images are drawn for every detector.
@@ -156,12 +185,11 @@ def _of_set(
     return rows, differences
 
 
-def _where(rows: pd.DataFrame, slug: str) -> tuple[Ints, Ints, Ints]:
-    """The rows of the clean images, and of the second half of the normal ones and of the set."""
-    of = rows["samples"].to_numpy()
-    second = ~in_first_half(rows["source_index"])
-    clean, normal, of_set = of == CLEAN, (of == NORMAL) & second, (of == slug) & second
-    return np.flatnonzero(clean), np.flatnonzero(normal), np.flatnonzero(of_set)
+def _where(network: OfNetwork, slug: str) -> tuple[Ints, Ints, Ints]:
+    """The rows of the clean images, and of the half judged of the normal ones and of the set."""
+    of = network.rows["samples"].to_numpy()
+    normal, of_set = ((of == name) & network.judged for name in (NORMAL, slug))
+    return np.flatnonzero(of == CLEAN), np.flatnonzero(normal), np.flatnonzero(of_set)
 
 
 def _figures(scores: Floats, where: tuple[Ints, Ints, Ints], times: Sequence[AnyArray]) -> AnyArray:

@@ -75,7 +75,11 @@ STUDIES = {
         "Detectors that nmutant compare has scored, over several networks, with intervals.",
         most=None,
         config="mnist-compare",
-        options=(Option("against", "kappa", "The detector the others are held against.", str),),
+        options=(
+            Option("against", "kappa", "The detector the others are held against.", str),
+            Option("mutations", 0, "So many mutations, not all; what counts changes.", int),
+            Option("half", "report", "Of the images: choose or report.", str),
+        ),
     ),
     "gain": Study(
         "A detector of the second run held against that of the first, with intervals.",

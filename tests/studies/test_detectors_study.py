@@ -31,6 +31,9 @@ def written(folder, network, detectors=tuple(TITLES), shift=1.0):
         # Few values, as label changes have.
         scores = (rng.normal(size=len(frame)) + above).round(1 if name == "kappa" else 3)
         tables[name] = frame.assign(score=scores)
+    # 20 mutations; the scores are whatever they are, for they are what is read.
+    changes = rng.random((len(frame), 20)) < 0.1 + 0.3 * above.to_numpy()[:, None]
+    tables["kappa"]["changes"] = [" ".join("01"[int(c)] for c in row) for row in changes]
     if "margin" in tables:
         tables["margin"] = tables["kappa"].copy()
     (folder / "compare").mkdir(parents=True)
@@ -150,6 +153,26 @@ def test_a_detector_is_held_against_another_in_pairs(found):
             detectors.loc[(TITLES[n], printed), "auc_percent"] for n in ("softmax", "kappa")
         )
         assert gain == pytest.approx(one - other, abs=0.011)
+
+
+def test_of_fewer_mutations_and_the_other_half(tmp_path):
+    runs = [tmp_path / "a", tmp_path / "b"]
+    tables = [written(run, k) for k, run in enumerate(runs)]
+    more = ["--mutations", "7", "--half", "choose", "--out", str(tmp_path)]
+    assert nmutant("study", "detectors", *map(str, runs), *more).code == 0
+    found = pd.read_csv(tmp_path / "detectors-choose-7.csv").set_index(["detector", "samples"])
+    assert (tmp_path / "differences-choose-7.csv").is_file()
+    aucs = []
+    for table in (one["kappa"] for one in tables):
+        first = table[[in_first_half(i) for i in table["source_index"]]]
+        of = [first[first["samples"] == slug]["changes"] for slug in ("normal", "wl")]
+        scores = [[row.split()[:7].count("1") for row in rows] for rows in of]
+        truth = [0] * len(scores[0]) + [1] * len(scores[1])
+        aucs.append(100 * roc_auc_score(truth, scores[0] + scores[1]))
+    row = found.loc[("kappa, as configured", "WL")]
+    assert row["auc_percent"] == pytest.approx(np.mean(aucs), abs=0.006)
+    assert "has 20 mutations, not 21" in refused(*runs, mutations="21")
+    assert "--half both: known are choose, report" in refused(*runs, half="both")
 
 
 def test_two_networks_have_no_interval_over_networks(tmp_path):
