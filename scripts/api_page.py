@@ -17,7 +17,7 @@ NAMES = {
         "load_config", "Settings", "Experiment", "NMutantError",
     ],
     "nmutant_cli.own_model.detector": ["Verdicts"],
-    "nmutant_cli.config.settings": ["Mutation"],
+    "nmutant_cli.config.mutation": ["Mutation"],
     "nmutant_cli.torch": ["predict"],
 }  # fmt: skip
 """Module and names, in the order of the page."""
