@@ -3,9 +3,9 @@
 Noise lowers the margin between the label's logit and another one further for an adversarial image
 than for a clean one of that label. As in the authors' code: noise of three kinds at several
 sizes, the fall of each margin in standard deviations of clean images of the same label, its mean
-over the noises, and of that the largest over the other classes. Where this is not their code:
+over the noises, and of that the largest over the other classes. Noise that leaves [0, 1] is clipped, as
+there. Where this is not their code:
 
-- The sizes are halved: images are in [0, 1] here, in [-1, 1] there.
 - There are ``compare.mutations`` noisy copies in all, not 256 of each of the nine noises.
 - All clean images teach, not only those of the right label that PGD succeeds on.
 - Nothing is corrected: the label is not asked for again.
@@ -27,8 +27,8 @@ KINDS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], AnyArray]] = {
     "sign": lambda rng, shape: rng.choice((-1.0, 1.0), shape),
     "uniform": lambda rng, shape: rng.uniform(-1, 1, shape),
 }
-NOISES = tuple(itertools.product(KINDS, (0.005, 0.01, 0.015)))
-"""Kind and size of each noise; the copies take turns."""
+NOISES = tuple(itertools.product(KINDS, (0.003, 0.005, 0.008)))
+"""Kind and size of each noise, those of their example on CIFAR10; the copies take turns."""
 FEWEST = 3
 """Clean images of a label, at least, to know what is usual for it."""
 UNKNOWN = -1000.0

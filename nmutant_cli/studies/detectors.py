@@ -41,6 +41,7 @@ class OfNetwork(NamedTuple):
     ``digest`` is that of the network.
     """
 
+    run: Path
     rows: pd.DataFrame
     judged: Bools
     scores: Mapping[str, Floats]
@@ -53,24 +54,17 @@ def study(inputs: Inputs, *, against: str, mutations: int, half: str) -> Finding
     With ``mutations`` the detectors that count label changes see so many of them and no more; that
     number, and the half where it is ``choose``, are then part of the names.
     """
-    settings = inputs.load()
-    titles = titles_of(settings)
     if half not in HALVES:
         raise ArtifactError(f"--half {half}: known are {', '.join(HALVES)}")
+    if mutations < 0:
+        raise ArtifactError(f"--mutations {mutations}: has to be positive, or 0 for all")
+    settings = inputs.load()
+    titles = titles_of(settings)
     networks = [
         network for run in inputs.runs for network in _networks(inputs, run, mutations, half)
     ]
     names = list(networks[0].scores)
-    for run, network in zip(inputs.runs, networks, strict=False):
-        if list(network.scores) != names:
-            raise ArtifactError(f"{run}: compares other detectors than {inputs.runs[0]}")
-    if against not in names:
-        raise ArtifactError(
-            f"--against {against}: no scores of it; there are those of {', '.join(names)}"
-            f"{did_you_mean(against, names)}"
-        )
-    if len({network.digest for network in networks}) < len(networks):
-        raise ArtifactError("runs: two of them hold the same network; give each once")
+    _check(networks, against)
     tables: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for slug, title in titles.items():
         if slug != NORMAL:
@@ -92,6 +86,20 @@ def study(inputs: Inputs, *, against: str, mutations: int, half: str) -> Finding
     ending = (f"-{half}" if half != "report" else "") + (f"-{mutations}" if mutations else "")
     named = {f"detectors{ending}": found, f"differences{ending}": differences}
     return Findings(named, {f"detectors{ending}": drawn})
+
+
+def _check(networks: Sequence[OfNetwork], against: str) -> None:
+    first = networks[0]
+    for network in networks:
+        if list(network.scores) != list(first.scores):
+            raise ArtifactError(f"{network.run}: compares other detectors than {first.run}")
+    if against not in first.scores:
+        raise ArtifactError(
+            f"--against {against}: no scores of it; there are those of {', '.join(first.scores)}"
+            f"{did_you_mean(against, first.scores)}"
+        )
+    if len({network.digest for network in networks}) < len(networks):
+        raise ArtifactError("runs: two of them hold the same network; give each once")
 
 
 def _asked(inputs: Inputs, half: str) -> pd.DataFrame:
@@ -129,7 +137,7 @@ def _networks(inputs: Inputs, run: Path, mutations: int, half: str) -> list[OfNe
         }
         judged = in_first_half(rows["source_index"]) == HALVES[half]
         digest = inputs.entry(run, next(iter(by_detector.values())))["network"]
-        found.append(OfNetwork(rows, judged, scores, digest))
+        found.append(OfNetwork(run, rows, judged, scores, digest))
     return found
 
 

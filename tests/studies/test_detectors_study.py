@@ -172,6 +172,7 @@ def test_of_fewer_mutations_and_the_other_half(tmp_path):
     row = found.loc[("kappa, as configured", "WL")]
     assert row["auc_percent"] == pytest.approx(np.mean(aucs), abs=0.006)
     assert "has 20 mutations, not 21" in refused(*runs, mutations="21")
+    assert "--mutations -1: has to be positive" in refused(*runs, mutations="-1")
     assert "--half both: known are choose, report" in refused(*runs, half="both")
 
 
