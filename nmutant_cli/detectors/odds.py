@@ -2,9 +2,9 @@
 
 Noise lowers the margin between the label's logit and another one further for an adversarial image
 than for a clean one of that label. As in the authors' code: noise of three kinds at several
-sizes, the fall of each margin in standard deviations of clean images of the same label, its mean
-over the noises, and of that the largest over the other classes. Noise that leaves [0, 1] is clipped, as
-there. Where this is not their code:
+sizes, clipped to [0, 1], the fall of each margin in standard deviations of clean images of the same
+label, its mean over the noises, and of that the largest over the other classes. Where this is not
+their code:
 
 - There are ``compare.mutations`` noisy copies in all, not 256 of each of the nine noises.
 - All clean images teach, not only those of the right label that PGD succeeds on.
