@@ -39,7 +39,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reader")
     (folder / "configs").mkdir()
     _, settings = loading.load("digits", SMALLER)
-    for name in ("digits", "mnist", "mnist-adaptive"):
+    for name in ("digits", "mnist", "mnist-compare", "mnist-adaptive"):
         text = yaml.safe_dump(settings.model_dump(mode="json"))
         (folder / "configs" / f"{name}.yaml").write_text(text)
     config, run = folder / "configs/digits.yaml", folder / "runs/digits"
