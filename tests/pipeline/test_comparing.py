@@ -144,6 +144,9 @@ def test_a_network_that_never_wavers_is_tested_all_the_same():
     assert verdict.tolist() == [False, True, False]
     assert read[0] == 50
     assert read[1] < 30
+    # 34 labels that stay are evidence enough against a share of 0.3; but Algorithm 1 does not look.
+    verdict, read = sequential(np.zeros((1, 50), bool), np.full(100, 0.3))
+    assert (verdict[0], read[0]) == (False, 50)
 
 
 def test_the_tables_as_json(run):
