@@ -24,7 +24,7 @@ from nmutant_cli.pipeline.scores import (
     scored,
 )
 from nmutant_cli.report.figures.comparison import comparison_figure
-from nmutant_cli.report.roc import FALSE_ALARMS, called, with_intervals
+from nmutant_cli.report.roc import FALSE_ALARMS, called, threshold, with_intervals
 from nmutant_cli.report.tables import NORMAL
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import Bools, Floats, Ints, Verdict
@@ -155,11 +155,6 @@ def sequential(changes: Bools, clean: Floats) -> tuple[Bools, Ints]:
     tests = TestBatch(SequentialTest("algorithm1", p0, p1, cap=mutations), len(changes))
     tests.advance(np.arange(len(changes)), changes)
     return np.asarray(tests.verdict == Verdict.ADVERSARIAL), tests.mutations
-
-
-def threshold(clean: Floats, rate: float) -> float:
-    """The score that not more than a share ``rate`` of the ``clean`` ones lie above."""
-    return float(np.sort(clean)[::-1][int(rate * len(clean) + 1e-9)])
 
 
 def needed(changes: Bools, limit: float) -> Ints:

@@ -152,7 +152,7 @@ class Experiment:
             )
             params = settings.attack.sets[slug].model_dump(mode="json", exclude={"title"})
             for section, key in ((attack, "first"), (params, "restarts")):
-                if not section.get(key, True):  # later keys, left out where they say what was done
+                if not section.get(key, True):  # a later key: left out where it changes nothing
                     del section[key]
             ingredients |= {"attack": attack, "params": params}
         else:
@@ -162,7 +162,7 @@ class Experiment:
             "labels": settings.samples.stochastic,
             "attack": settings.attack.stochastic and slug in settings.attack.sets,
         }
-        if any(stochastic.values()):  # later too
+        if any(stochastic.values()):  # later keys as well
             ingredients["stochastic"] = stochastic
 
         def build(path: Path) -> Mapping[str, Any]:

@@ -27,7 +27,7 @@ def roc_curve(normal: Floats, adversarial: Floats) -> tuple[Floats, Floats]:
     Arguments are kappas in [0, 1], shapes ``(n,)`` and ``(m,)``; one point for each value that
     occurs, and (0, 0).
     """
-    counts = counts_of(normal, adversarial)
+    counts = _counts(normal, adversarial)
     rates = [np.concatenate([[0.0], c.cumsum() / max(1, c.sum())]) for c in counts]
     return rates[0], rates[1]
 
@@ -75,7 +75,7 @@ def with_intervals(
     """
     if not (len(normal) and len(adversarial)):
         return [np.nan] * (3 * (1 + len(FALSE_ALARMS)))
-    counts = counts_of(normal, adversarial)
+    counts = _counts(normal, adversarial)
     found = figures(*(c[None] for c in counts), exact=exact)[:, 0]
     drawn = (rng.multinomial(c.sum(), c / c.sum(), RESAMPLES) for c in counts)
     tails = (1 - CONFIDENCE) / 2
@@ -91,10 +91,15 @@ def called(scores: Floats, clean: Floats, rate: float) -> Floats:
     than another at "the same" rate. Arguments are scores, shape ``(n,)`` and ``(m,)``, m > 0, and a
     rate in [0, 1).
     """
-    threshold = np.sort(clean)[::-1][int(rate * len(clean) + 1e-9)]
-    above, equal = (clean > threshold).sum(), (clean == threshold).sum()
+    limit = threshold(clean, rate)
+    above, equal = (clean > limit).sum(), (clean == limit).sum()
     share = max(0.0, rate * len(clean) - above) / equal
-    return (scores > threshold) + share * (scores == threshold)
+    return (scores > limit) + share * (scores == limit)
+
+
+def threshold(clean: Floats, rate: float) -> float:
+    """The score that not more than a share ``rate`` of the ``clean`` ones lie above."""
+    return float(np.sort(clean)[::-1][int(rate * len(clean) + 1e-9)])
 
 
 def figures(normal: AnyArray, adversarial: AnyArray, *, exact: bool) -> AnyArray:
@@ -121,7 +126,7 @@ def _between(false: AnyArray, true: AnyArray, limit: float) -> AnyArray:
     return t0 + (t1 - t0) * (limit - f0).clip(0) / (f1 - f0)
 
 
-def counts_of(normal: Floats, adversarial: Floats) -> tuple[AnyArray, AnyArray]:
+def _counts(normal: Floats, adversarial: Floats) -> tuple[AnyArray, AnyArray]:
     """How many of each have each value that occurs, from the largest value to the smallest."""
     values, where = np.unique(np.concatenate([normal, adversarial]), return_inverse=True)
     own = where[: len(normal)], where[len(normal) :]

@@ -14,8 +14,9 @@ from sklearn.metrics import roc_auc_score
 
 from nmutant_cli.errors import ArtifactError
 from nmutant_cli.pipeline import artefacts
-from nmutant_cli.pipeline.compare import needed, threshold
+from nmutant_cli.pipeline.compare import needed
 from nmutant_cli.pipeline.scores import CHANGES, CLEAN, changes_in, in_first_half
+from nmutant_cli.report.roc import threshold
 from nmutant_cli.report.tables import NORMAL
 from nmutant_cli.studies.study import Findings, Inputs
 from nmutant_cli.types import Bools, Floats, Ints

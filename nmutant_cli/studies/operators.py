@@ -20,7 +20,7 @@ from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.detection.sprt import SequentialTest, TestBatch
 from nmutant_cli.detectors import NetworkView, kappa
 from nmutant_cli.files import file_digest, read_records
-from nmutant_cli.pipeline.compare import needed, threshold
+from nmutant_cli.pipeline.compare import needed
 from nmutant_cli.pipeline.experiment import Experiment
 from nmutant_cli.pipeline.kappa import measured
 from nmutant_cli.pipeline.scores import (
@@ -32,6 +32,7 @@ from nmutant_cli.pipeline.scores import (
     in_first_half,
     view_of,
 )
+from nmutant_cli.report.roc import threshold
 from nmutant_cli.report.tables import NORMAL
 from nmutant_cli.studies.study import Findings, Inputs
 from nmutant_cli.types import Bools, Images, Ints, Verdict

@@ -16,8 +16,9 @@ from nmutant_cli.detection import sprt
 from nmutant_cli.detection.sprt import SequentialTest
 from nmutant_cli.detectors import DETECTORS
 from nmutant_cli.files import read_records
-from nmutant_cli.pipeline.compare import needed, read_table, sequential, threshold
+from nmutant_cli.pipeline.compare import needed, read_table, sequential
 from nmutant_cli.pipeline.scores import changes_in, changes_text
+from nmutant_cli.report.roc import threshold
 
 SMALL = (
     "compare.clean=400",

@@ -36,3 +36,17 @@ def test_another_setting_makes_what_hangs_on_it_again(tmp_path):
     after = manifest["artefacts"]
     moved = {name for name in kept if after[name]["digest"] != kept[name]["digest"]}
     assert moved == {name for name in kept if name.startswith("detections")}
+
+
+def test_later_settings_of_an_attack_make_its_set_again(tmp_path):
+    kept = json.loads((KEPT / "manifest.json").read_text())["artefacts"]
+    for change, moved in (
+        ("attack.sets.cw.restarts=1", {"adversarial/cw.npz"}),
+        ("attack.first=1", {f"adversarial/{name}.npz" for name in ("fgsm", "cw", "jsma", "bb")}),
+    ):
+        folder = Path(shutil.copytree(KEPT, tmp_path / change))
+        assert nmutant("attack", *options(folder, change)).code == 0
+        after = json.loads((folder / "manifest.json").read_text())["artefacts"]
+        crafted = {name for name in kept if name.startswith("adversarial/")}
+        again = {n for n in crafted if after[n]["ingredients"] != kept[n]["ingredients"]}
+        assert again == moved
