@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from nmutant_cli.attacks.batches import PredictLogits
 from nmutant_cli.attacks.search import Descent, Problem, Slots, State, margins, minimise, tenth
@@ -38,11 +38,13 @@ from nmutant_cli.mutation.operator import (
     identity,
     patch_side,
 )
+from nmutant_cli.networks import backend
 from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 
-BATCH_SIZE = 1
-"""Images under way. More gain nothing on a CPU, where mutants fill the batch, and an image's place
-among others would show in the last bits of its logits, then in hundreds of iterations."""
+BATCH_SIZE, ACCELERATED = 1, 50
+"""Images under way, on a CPU and on an accelerator. More gain nothing on a CPU, where mutants fill
+the batch, and an image's place among others would show in the last bits of its logits, then in
+hundreds of iterations."""
 WINDOW = 10
 FRESH = 200
 
@@ -57,7 +59,7 @@ def run(
     bounds: Bounds,
     rng: Sequence[np.random.Generator],
     *,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
 ) -> Images:
     """The nearest images (L2) found that keep the label ``y`` when mutated.
 
@@ -65,6 +67,8 @@ def run(
     inside ``bounds``; where the attack fails, the original image. The network is asked about
     ``batch_size`` * (``params.draws`` + 1) rows at a time.
     """
+    if batch_size is None:
+        batch_size = BATCH_SIZE if backend.device().startswith("CPU") else ACCELERATED
     slots = Slots(x, y, params, bounds, rng, batch_size, at_once=batch_size, memory=WINDOW)
     draws = _Draws(params, x.shape[1:], rng)
 
@@ -137,7 +141,7 @@ class _Draws:
         return arguments(mutations, self.params.step_size, self.shape if self.warps else None)
 
 
-@tf.function
+@backend.compiled
 def _iterate(
     predict_logits: PredictLogits, tolerance: Any, block: Block, problem: Problem, state: State
 ) -> Descent:
@@ -151,27 +155,29 @@ def _iterate(
     def objective(k: Any, x_new: Any, memory: Any) -> tuple[Any, Any, Any]:
         mutants = _mutate(
             [
-                tf.repeat(x_new, shape[1], axis=0),
-                tf.reshape(block.corners[k], [rows, 4]),
-                tf.reshape(block.level[k], [rows]),
-                tf.reshape(block.patch[k], [rows, *block.patch.shape[3:]]),
-                *(tf.reshape(one[k], [rows, *one.shape[3:]]) for one in block.warp),
+                ops.repeat(x_new, shape[1], axis=0),
+                ops.reshape(block.corners[k], (rows, 4)),
+                ops.reshape(block.level[k], (rows,)),
+                ops.reshape(block.patch[k], (rows, *block.patch.shape[3:])),
+                *(ops.reshape(one[k], (rows, *one.shape[3:])) for one in block.warp),
             ]
         )
-        margin = margins(predict_logits(mutants), tf.repeat(problem.y, shape[1]))
-        own, margin = tf.split(tf.reshape(margin, shape), [1, shape[1] - 1], 1)
-        changed = tf.reduce_mean(tf.cast(margin <= 0, tf.float32), 1, keepdims=True)
-        memory = tf.concat([memory[:, 1:], changed], 1)
-        steady = tf.reduce_mean(memory, 1) <= tolerance + 1e-6
-        enough = steady & (own[:, 0] > 0) & (own[:, 0] >= problem.confidence)
-        return tf.reduce_mean(tf.nn.relu(problem.confidence - margin), 1), enough, memory
+        margin = margins(predict_logits(mutants), ops.repeat(problem.y, shape[1]))
+        margin = ops.reshape(margin, shape)
+        own, margin = margin[:, 0], margin[:, 1:]
+        changed = ops.mean(ops.cast(margin <= 0, "float32"), 1, keepdims=True)
+        memory = ops.concatenate([memory[:, 1:], changed], 1)
+        steady = ops.mean(memory, 1) <= tolerance + 1e-6
+        apart = ops.logical_and(own > 0, own >= problem.confidence)
+        enough = ops.logical_and(steady, apart)
+        return ops.mean(ops.relu(problem.confidence - margin), 1), enough, memory
 
     return minimise(objective, problem, state)
 
 
-@tf.function
+@backend.compiled
 def _changed(predict_logits: PredictLogits, image: Any, y: Any, mutations: list[Any]) -> Any:
     """The share of mutants of one image whose label is not ``y``."""
-    mutants = _mutate([tf.repeat(image[None], FRESH, axis=0), *mutations])
-    margin = margins(predict_logits(mutants), tf.repeat(y, FRESH))
-    return tf.reduce_mean(tf.cast(margin <= 0, tf.float32))
+    mutants = _mutate([ops.repeat(image[None], FRESH, axis=0), *mutations])
+    margin = margins(predict_logits(mutants), ops.repeat(y, FRESH))
+    return ops.mean(ops.cast(margin <= 0, "float32"))

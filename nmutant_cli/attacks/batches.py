@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
-from nmutant_cli.attacks.stochastic import Stochastic
+from nmutant_cli.networks import backend
 from nmutant_cli.types import AnyArray, Images
 
 PredictLogits = Callable[[Any], Any]
@@ -27,8 +27,14 @@ BATCH_SIZE = 40
 """On a CPU an image's logits can depend on its place in the batch, by the last bits: in batches of
 20, 32, 50 and 128 here, not of 16, 40, 64 and 100 (the all-convolutional network excepted)."""
 
-REFUSALS = (ValueError, TypeError, tf.errors.InvalidArgumentError)
-"""What networks raise for images of a shape they do not take."""
+
+def refusals() -> tuple[type[Exception], ...]:
+    """What networks raise for images of a shape they do not take."""
+    if backend.name() != "tensorflow":
+        return ValueError, TypeError, RuntimeError
+    import tensorflow as tf
+
+    return ValueError, TypeError, tf.errors.InvalidArgumentError
 
 
 def padded(array: AnyArray, size: int) -> AnyArray:
@@ -44,9 +50,8 @@ def about(
 
     ``images``: their numbers; the rest fills up the batch. See `Stochastic.about`.
     """
-    if isinstance(predict_logits, Stochastic):
-        filled = np.pad(images, (0, batch_size - len(images)), constant_values=-1)
-        predict_logits.about(filled, times)
+    if (say := getattr(predict_logits, "about", None)) is not None:
+        say(np.pad(images, (0, batch_size - len(images)), constant_values=-1), times)
 
 
 def in_batches(
@@ -64,12 +69,12 @@ def in_batches(
     for start in range(0, n, batch_size):
         about(predict_logits, np.arange(start, min(start + batch_size, n)), batch_size, times)
         rows = [array[start : start + batch_size] for array in arrays]
-        result = fn(*(tf.constant(padded(row, batch_size)) for row in rows))
+        result = fn(*(ops.convert_to_tensor(padded(row, batch_size)) for row in rows))
         parts.append(np.asarray(result)[: len(rows[0])])
     return np.concatenate(parts)
 
 
-@tf.function
+@backend.compiled
 def _forward(predict_logits: PredictLogits, x: Any) -> Any:
     return predict_logits(x)
 
@@ -81,3 +86,8 @@ def logits_of(
     return in_batches(
         lambda part: _forward(predict_logits, part), predict_logits, x, batch_size=batch_size
     )
+
+
+def logits_at(logits: Any, y: Any) -> Any:
+    """The logit of each row's class ``y``: of shapes ``(n, classes)`` and ``(n,)`` to ``(n,)``."""
+    return ops.sum(ops.where(ops.one_hot(y, logits.shape[1], dtype="bool"), logits, 0.0), 1)

@@ -16,13 +16,13 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from nmutant_cli.attacks import fgsm
-from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits, in_batches, logits_of
+from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits, in_batches, logits_at, logits_of
 from nmutant_cli.config.attacks import BlackBoxParams, FGSMParams, SubstituteParams
 from nmutant_cli.errors import AttackError
-from nmutant_cli.networks import training
+from nmutant_cli.networks import backend, training
 from nmutant_cli.networks.architectures import NETWORKS, initialize
 from nmutant_cli.types import Bounds, Images, Labels, Predict
 
@@ -117,12 +117,10 @@ def jacobian_augmentation(
     return moved
 
 
-@tf.function
+@backend.compiled
 def _gradient_sign(predict_logits: PredictLogits, x: Any, y: Any) -> Any:
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        own = tf.gather(predict_logits(x), y, batch_dims=1)
-    return tf.sign(tape.gradient(own, x))
+    (slope,), _, _ = backend.gradients(lambda x: ((logits_at(predict_logits(x), y),), ()), x)
+    return ops.sign(slope)
 
 
 def _ask(oracle: Predict, x: Images, n_classes: int) -> Labels:

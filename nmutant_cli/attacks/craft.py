@@ -76,7 +76,7 @@ def craft(
 
     try:
         before = logits(x)
-    except batches.REFUSALS as error:
+    except batches.refusals() as error:
         raise AttackError(
             f"the network does not take images of shape {x.shape[1:]}: {first_line(error)}"
         ) from error

@@ -23,11 +23,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits, about
 from nmutant_cli.attacks.search import Descent, Problem, Slots, State, margins, minimise
 from nmutant_cli.config.attacks import CWParams
+from nmutant_cli.networks import backend
 from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 
 
@@ -67,14 +68,14 @@ def run(
     return slots.x_adv
 
 
-@tf.function
+@backend.compiled
 def _iterate(predict_logits: PredictLogits, sign: Any, problem: Problem, state: State) -> Descent:
     """`search.minimise` the penalty max(confidence - margin, 0)."""
 
     def objective(_: Any, x_new: Any, memory: Any) -> tuple[Any, Any, Any]:
         margin = sign * margins(predict_logits(x_new), problem.y)
-        enough = (margin > 0) & (margin >= problem.confidence)
-        return tf.nn.relu(problem.confidence - margin), enough, memory
+        enough = ops.logical_and(margin > 0, margin >= problem.confidence)
+        return ops.relu(problem.confidence - margin), enough, memory
 
     return minimise(objective, problem, state)
 

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
-from nmutant_cli.attacks.batches import PredictLogits, about, padded
+from nmutant_cli.attacks.batches import PredictLogits, about, logits_at, padded
 from nmutant_cli.config.attacks import JSMAParams
 from nmutant_cli.errors import AttackError
+from nmutant_cli.networks import backend
 from nmutant_cli.types import Bounds, Floats, Images, Labels
 
 BATCH_SIZE = 16
@@ -64,10 +65,8 @@ def run(
         about(predict_logits, np.array(running), batch_size)
         images = padded(x_adv[running], batch_size).reshape(-1, *x.shape[1:])
         labels, target, total = (
-            tensor.numpy()[: len(running)]
-            for tensor in _gradients(
-                predict_logits, tf.constant(images), tf.constant(padded(y[running], batch_size))
-            )
+            np.asarray(tensor)[: len(running)]
+            for tensor in _gradients(predict_logits, images, padded(y[running], batch_size))
         )
         if not (np.isfinite(target).all() and np.isfinite(total).all()):
             raise AttackError("jsma: the network's gradient is NaN or infinite")
@@ -87,17 +86,17 @@ def run(
         running = going
 
 
-@tf.function
+@backend.compiled
 def _gradients(predict_logits: PredictLogits, x: Any, y: Any) -> tuple[Any, Any, Any]:
     """Labels, and the gradients of the target's logit and of the sum of all logits."""
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(x)
+
+    def outputs(x: Any) -> tuple[Any, Any]:
         logits = predict_logits(x)
-        target = tf.reduce_sum(tf.gather(logits, y, batch_dims=1))
-        total = tf.reduce_sum(logits)
-    rows = tf.shape(x)[0]
-    alpha, sums = tape.gradient(target, x), tape.gradient(total, x)
-    return tf.argmax(logits, 1), tf.reshape(alpha, [rows, -1]), tf.reshape(sums, [rows, -1])
+        return (logits_at(logits, y), ops.sum(logits, 1)), logits
+
+    slopes, _, logits = backend.gradients(outputs, x)
+    alpha, sums = (ops.reshape(slope, (x.shape[0], -1)) for slope in slopes)
+    return ops.argmax(logits, 1), alpha, sums
 
 
 def best_pair(

@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits
 from nmutant_cli.attacks.search import Descent, Problem, Slots, State, margins, minimise
 from nmutant_cli.config.attacks import PastSqueezingParams
+from nmutant_cli.networks import backend
 from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 
 
@@ -53,27 +54,27 @@ def run(
     return slots.x_adv
 
 
-@tf.function
+@backend.compiled
 def _iterate(predict_logits: PredictLogits, last: Any, problem: Problem, state: State) -> Descent:
     """`search.minimise` the mean penalty of the image and its squeezed forms."""
 
     def objective(_: Any, x_new: Any, memory: Any) -> tuple[Any, Any, Any]:
-        forms = tf.concat([x_new, reduced(x_new, last), smoothed(x_new)], 0)
-        margin = tf.reshape(margins(predict_logits(forms), tf.tile(problem.y, [3])), [3, -1])
-        lowest = tf.reduce_min(margin, 0)
-        enough = (lowest > 0) & (lowest >= problem.confidence)
-        return tf.reduce_mean(tf.nn.relu(problem.confidence - margin), 0), enough, memory
+        forms = ops.concatenate([x_new, reduced(x_new, last), smoothed(x_new)], 0)
+        margin = ops.reshape(margins(predict_logits(forms), ops.tile(problem.y, [3])), (3, -1))
+        lowest = ops.min(margin, 0)
+        enough = ops.logical_and(lowest > 0, lowest >= problem.confidence)
+        return ops.mean(ops.relu(problem.confidence - margin), 0), enough, memory
 
     return minimise(objective, problem, state)
 
 
 def reduced(x: Any, last: Any) -> Any:
     """``x`` in [0, 1] at ``last + 1`` levels; the gradient is that of ``x``."""
-    return x + tf.stop_gradient(tf.round(x * last) / last - x)
+    return x + ops.stop_gradient(ops.round(x * last) / last - x)
 
 
 def smoothed(x: Any) -> Any:
     """The third smallest of each pixel and its three neighbours above and to the left, mirrored."""
-    up = tf.concat([x[:, :1], x[:, :-1]], 1)
-    left, both = (tf.concat([one[:, :, :1], one[:, :, :-1]], 2) for one in (x, up))
-    return tf.sort(tf.stack([x, up, left, both]), 0)[2]
+    up = ops.concatenate([x[:, :1], x[:, :-1]], 1)
+    left, both = (ops.concatenate([one[:, :, :1], one[:, :, :-1]], 2) for one in (x, up))
+    return ops.sort(ops.stack([x, up, left, both]), 0)[2]

@@ -16,10 +16,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
+from nmutant_cli.attacks.batches import logits_at
 from nmutant_cli.config.attacks import NearestParams
 from nmutant_cli.errors import AttackError
+from nmutant_cli.networks import backend
 from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
@@ -82,60 +84,68 @@ def minimise(objective: Objective, problem: Problem, state: State) -> Descent:
     """``problem.iterations[i]`` steps of Adam for image i; to be called inside a graph."""
     x, bounds = problem.x, problem.bounds
     start = start_at(x, bounds)
-    best_l2, memory, delta, first, second = state
-    smallest = tf.fill(tf.shape(problem.const), np.float32(np.inf))
-    found = tf.zeros_like(problem.const, tf.bool)
-    best = x
-    for k in tf.range(tf.reduce_max(problem.iterations)):
-        with tf.GradientTape() as tape:
-            tape.watch(delta)
+    last = ops.max(problem.iterations)
+
+    def iteration(k: Any, smallest: Any, found: Any, best: Any, *state: Any) -> tuple[Any, ...]:
+        best_l2, memory, delta, first, second = state
+
+        def losses(delta: Any) -> tuple[tuple[Any], tuple[Any, ...]]:
             x_new = image_at(start + delta, bounds)
             penalty, enough, remembered = objective(k, x_new, memory)
-            squares = tf.reduce_sum(tf.square(x_new - x), [1, 2, 3])
-            loss = squares + problem.const * penalty
-        gradient = tape.gradient(loss, delta)
+            squares = ops.sum(ops.square(x_new - x), (1, 2, 3))
+            return (squares + problem.const * penalty,), (x_new, squares, enough, remembered)
+
+        (gradient,), (loss,), rest = backend.gradients(losses, delta)
+        x_new, squares, enough, remembered = rest
         going = k < problem.iterations
-        memory = tf.where(going[:, None], remembered, memory)
-        l2 = tf.sqrt(squares)
-        success = going & enough
-        better = success & (l2 < best_l2)
-        found |= success
-        best_l2 = tf.where(better, l2, best_l2)
-        best = tf.where(tf.reshape(better, [-1, 1, 1, 1]), x_new, best)
-        smallest = tf.where(going, tf.minimum(smallest, loss), smallest)
-        rate = tf.where(going, problem.learning_rate, 0.0)
-        delta, first, second = adam(delta, first, second, gradient, rate, problem.done + k + 1)
-    return Descent(smallest, found, best, State(best_l2, memory, delta, first, second))
+        l2 = ops.sqrt(squares)
+        success = ops.logical_and(going, enough)
+        better = ops.logical_and(success, l2 < best_l2)
+        rate = ops.where(going, problem.learning_rate, 0.0)
+        return (
+            k + 1,
+            ops.where(going, ops.minimum(smallest, loss), smallest),
+            ops.logical_or(found, success),
+            ops.where(ops.reshape(better, (-1, 1, 1, 1)), x_new, best),
+            ops.where(better, l2, best_l2),
+            ops.where(going[:, None], remembered, memory),
+            *adam(delta, first, second, gradient, rate, problem.done + k + 1),
+        )
+
+    smallest = ops.full_like(problem.const, np.inf)
+    found = ops.zeros_like(problem.const, "bool")
+    begin = (ops.zeros_like(last), smallest, found, x, *state)
+    _, smallest, found, best, *state_then = ops.while_loop(lambda k, *_: k < last, iteration, begin)
+    return Descent(smallest, found, best, State(*state_then))
 
 
 def start_at(x: Any, bounds: Any) -> Any:
     """The w whose image is x, up to a millionth that keeps it finite; the shape of ``x``."""
     half, lower = (bounds[1] - bounds[0]) / 2, bounds[0]
-    return tf.atanh(((x - lower) / half - 1) * 0.999999)
+    return ops.arctanh(((x - lower) / half - 1) * 0.999999)
 
 
 def image_at(w: Any, bounds: Any) -> Any:
     """The image that w stands for, inside ``bounds``."""
     half, lower = (bounds[1] - bounds[0]) / 2, bounds[0]
-    return (tf.tanh(w) + 1) * half + lower
+    return (ops.tanh(w) + 1) * half + lower
 
 
 def margins(logits: Any, y: Any) -> Any:
     """The logit of ``y`` minus the largest other one, a tensor of shape ``(n,)``."""
-    own = tf.gather(logits, y, batch_dims=1)
-    others = tf.where(tf.one_hot(y, tf.shape(logits)[1], True, False), -np.inf, logits)
-    return own - tf.reduce_max(others, 1)
+    others = ops.where(ops.one_hot(y, logits.shape[1], dtype="bool"), -np.inf, logits)
+    return logits_at(logits, y) - ops.max(others, 1)
 
 
 def adam(
     delta: Any, first: Any, second: Any, gradient: Any, learning_rate: Any, time: Any
 ) -> tuple[Any, Any, Any]:
     """Step ``time[i]`` of Adam for image i, counted from 1: the new w - w_0 and two moments."""
-    time = tf.cast(time, tf.float32)
-    rate = learning_rate * tf.sqrt(1 - BETA_2**time) / (1 - BETA_1**time)
+    time = ops.cast(time, "float32")
+    rate = learning_rate * ops.sqrt(1 - BETA_2**time) / (1 - BETA_1**time)
     first = BETA_1 * first + (1 - BETA_1) * gradient
-    second = BETA_2 * second + (1 - BETA_2) * tf.square(gradient)
-    delta -= tf.reshape(rate, [-1, 1, 1, 1]) * first / (tf.sqrt(second) + EPSILON)
+    second = BETA_2 * second + (1 - BETA_2) * ops.square(gradient)
+    delta = delta - ops.reshape(rate, (-1, 1, 1, 1)) * first / (ops.sqrt(second) + EPSILON)
     return delta, first, second
 
 
@@ -276,7 +286,10 @@ class Slots:
         noise = self.rng[image].normal(0, NEARBY * (upper - lower), self.x[image].shape)
         point = (self.x[image] + noise).clip(lower, upper).astype(np.float32)
         bounds = np.asarray(self.bounds, np.float32)
-        return np.asarray(start_at(point, bounds) - start_at(self.x[image], bounds))
+        there, here = (
+            start_at(ops.convert_to_tensor(one), bounds) for one in (point, self.x[image])
+        )
+        return ops.convert_to_numpy(there - here)
 
 
 def tenth(params: NearestParams) -> int:

@@ -26,6 +26,7 @@ class AttackParams(Section):
 
     printed: ClassVar[str]
     """How tables and figures call the method."""
+    tensorflow_only: ClassVar[bool] = False
     title: str | None = None
     model: Name = "base"
     """The network that is attacked and measured: ``base`` or one of ``variants``."""
@@ -48,6 +49,7 @@ class FGSMParams(AttackParams):
 
 class BIMParams(AttackParams):
     printed: ClassVar[str] = "BIM"
+    tensorflow_only: ClassVar[bool] = True
     method: Literal["bim"]
     eps: Positive = 0.3
     eps_iter: Positive = 0.05
@@ -60,6 +62,7 @@ class BIMParams(AttackParams):
 
 class PGDParams(AttackParams):
     printed: ClassVar[str] = "PGD"
+    tensorflow_only: ClassVar[bool] = True
     method: Literal["pgd"]
     eps: Positive = 0.3
     eps_iter: Positive = 0.05

@@ -59,6 +59,60 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` as one graph for each network, its first argument; PyTorch runs it as it is.
+
+    The other arguments are arrays, or tuples and lists of them, as is what it returns: NumPy's,
+    or the backend's own where that turns into NumPy's by itself.
+    """
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        graph: Callable[..., Any] = tf.function(function)
+        return graph
+    if name() == "jax":
+        import jax
+
+        return jax.jit(function, static_argnums=0)
+    import keras
+
+    @functools.wraps(function)
+    def eager(network: Any, *arrays: Any) -> Any:
+        tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, arrays)
+        return keras.tree.map_structure(keras.ops.convert_to_numpy, function(network, *tensors))
+
+    return eager
+
+
+def gradients(function: Callable[[Any], tuple[Any, Any]], x: Any) -> tuple[list[Any], Any, Any]:
+    """``function(x)`` gives losses, a tuple of tensors, and anything else; here with gradients.
+
+    Returns the gradient by ``x`` of the sum of each loss, the losses and the rest. To be called
+    inside a `compiled` function.
+    """
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            losses, rest = function(x)
+        return [tape.gradient(loss, x) for loss in losses], losses, rest
+    if name() == "jax":
+        import jax
+
+        losses, pull, rest = jax.vjp(function, x, has_aux=True)
+        shares = [[float(k == i) for k in range(len(losses))] for i in range(len(losses))]
+        seeds = (tuple(map(jax.numpy.full_like, losses, share)) for share in shares)
+        return [pull(seed)[0] for seed in seeds], losses, rest
+    import keras
+    import torch
+
+    x = x.detach().requires_grad_()
+    losses, rest = function(x)
+    found = [torch.autograd.grad(loss.sum(), x, retain_graph=True)[0] for loss in losses]
+    return found, *keras.tree.map_structure(lambda one: one.detach(), (losses, rest))
+
+
 def require_training(path: Path) -> None:
     """Raise ModelError where the backend cannot train the network that belongs at ``path``."""
     if name() not in TRAINING:
@@ -68,15 +122,15 @@ def require_training(path: Path) -> None:
         )
 
 
-def require_attacks(path: Path) -> None:
-    """Raise ModelError where the attack set that belongs at ``path`` cannot be crafted."""
+def require_tensorflow(path: Path, reason: str) -> None:
+    """Raise ModelError where the attack set at ``path`` cannot be made: ``reason`` needs it."""
     missing = [lib for lib in ("tensorflow", "cleverhans") if importlib.util.find_spec(lib) is None]
     if name() == "tensorflow" and not missing:
         return
     why = f"{missing[0]} is not installed" if missing else f"Keras runs on {name()}"
     raise ModelError(
-        f"{path}: this attack set is not there for the network and settings at hand, and attacks "
-        f"are crafted on TensorFlow ({why}); run 'nmutant attack' with KERAS_BACKEND=tensorflow "
+        f"{path}: this attack set is not there for the network and settings at hand, and "
+        f"{reason} needs TensorFlow ({why}); run 'nmutant attack' with KERAS_BACKEND=tensorflow "
         "on this run folder, or on a copy of it whose adversarial/ and manifest.json you bring back"
     )
 

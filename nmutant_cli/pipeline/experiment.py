@@ -169,7 +169,12 @@ class Experiment:
             notes: dict[str, Any]
             log.info("making the %s samples", self.titles[slug])
             if slug in settings.attack.sets:
-                backend.require_attacks(self.run.path / file)
+                if settings.attack.sets[slug].tensorflow_only:
+                    backend.require_tensorflow(
+                        self.run.path / file, settings.attack.sets[slug].printed
+                    )
+                if settings.attack.stochastic:
+                    backend.require_tensorflow(self.run.path / file, "attack.stochastic")
                 samples, notes = adversarial(slug, self.model(network), self.data, settings)
             else:
                 choose = {"normal": normal, "wl": wrongly_labelled}[slug]
