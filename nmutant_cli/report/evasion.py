@@ -18,6 +18,7 @@ from nmutant_cli.errors import ArtifactError
 
 ATTEMPT = ("detector", "attack", "image", "l2", "fooled", "passed")
 WORST = "worst case"
+STEPS = 20
 
 
 def joint_success(attempts: pd.DataFrame, budgets: Sequence[float]) -> pd.DataFrame:
@@ -62,22 +63,33 @@ def _percent(count: int, n: int) -> tuple[float, float, float]:
 
 
 def curves(attempts: pd.DataFrame) -> pd.DataFrame:
-    """`joint_success` at every quarter of a distance, up to the longest that evaded.
+    """`joint_success` at the `budgets`.
 
     The worst case is over the attacks that were tried on the same images, which most were.
     """
-    distances = attempts.loc[attempts["fooled"] & attempts["passed"], "l2"]
-    budgets = np.arange(0, (distances.max() if len(distances) else 1) + 0.25, 0.25).tolist()
     images = {
         attack: tuple(sorted(set(tried))) for attack, tried in attempts.groupby("attack")["image"]
     }
     usual = pd.Series(images).mode()[0]
     same = attempts["attack"].isin([attack for attack, those in images.items() if those == usual])
-    table = joint_success(attempts[same], budgets)
+    distances = budgets(attempts[same])
+    table = joint_success(attempts[same], distances)
     if same.all():
         return table
-    others = joint_success(attempts[~same], budgets)
+    others = joint_success(attempts[~same], distances)
     return pd.concat([table, others[others["attack"] != WORST]], ignore_index=True)
+
+
+def budgets(attempts: pd.DataFrame) -> list[float]:
+    """Distances from 0 until no detector's worst case rises any more, in `STEPS` of a round size.
+
+    There may be more: the size is 1, 2 or 5 times a power of ten.
+    """
+    evaded = attempts[attempts["fooled"] & attempts["passed"]]
+    reach = evaded.groupby(["detector", "image"])["l2"].min().max() if len(evaded) else 1.0
+    power = 10.0 ** np.floor(np.log10(reach / STEPS))
+    size = max(factor * power for factor in (1, 2, 5) if factor * power <= reach / STEPS)
+    return [round(size * k, 12) for k in range(int(np.ceil(reach / size)) + 1)]
 
 
 def by_attack(attempts: pd.DataFrame) -> pd.DataFrame:

@@ -215,7 +215,7 @@ ATTACKS = [
         "method": "adaptive", "max_iterations": 15, "draws": 7, "learning_rate": 0.3,
         "mutation": {"kinds": ["translation"]},
     },
-    {"method": "past_squeezing", "bits": 3, "binary_search_steps": 2, "learning_rate": 0.05},
+    {"method": "past_squeezing", "bits": 3, "max_iterations": 40, "learning_rate": 0.05},
     {"method": "noise", "eps": 1.0},
 ]  # fmt: skip
 CRAFT = """

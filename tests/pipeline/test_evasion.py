@@ -15,7 +15,14 @@ from nmutant_cli.files import read_records
 from nmutant_cli.pipeline.evade import _adversarial, published_adversarial
 from nmutant_cli.pipeline.samples import SampleSet
 from nmutant_cli.pipeline.scores import changes_in
-from nmutant_cli.report.evasion import ATTEMPT, WORST, by_attack, curves, joint_success
+from nmutant_cli.report.evasion import (
+    ATTEMPT,
+    WORST,
+    budgets,
+    by_attack,
+    curves,
+    joint_success,
+)
 from nmutant_cli.report.figures.evasion import evasion_figure
 from nmutant_cli.report.figures.style import to_png
 
@@ -139,11 +146,29 @@ def test_attacks_by_hand():
 def test_the_worst_case_leaves_out_attacks_on_other_images():
     rows = [("d", attack, image, 1.0, True, attack != "b") for attack in "abc" for image in (0, 1)]
     table = curves(attempts(*rows, ("d", "other", 9, 0.5, True, True)))
-    assert table["budget"].unique().tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert table["budget"].unique().tolist() == pytest.approx(np.arange(21) / 20)
     assert set(table["attack"]) == {"a", "b", "c", "other", WORST}
     assert table[table["attack"] == WORST]["images"].eq(2).all()
-    assert percents(table, "d")["other"] == [0, 0, 100, 100, 100]
-    assert percents(table, "d")[WORST] == [0, 0, 0, 0, 100]
+    assert percents(table, "d")["other"] == 10 * [0] + 11 * [100]
+    assert percents(table, "d")[WORST] == 20 * [0] + [100]
+
+
+@pytest.mark.parametrize(
+    ("reach", "size"),
+    [(1.0, 0.05), (0.9, 0.02), (7.3, 0.2), (39, 1), (40, 2), (255, 10), (2e-3, 1e-4)],
+)
+def test_budgets_end_where_no_worst_case_rises(reach, size):
+    """The nearest that evades counts, whatever else is tried on the image."""
+    rows = [("d", "a", 0, reach, True, True), ("d", "b", 0, 9 * reach, True, True)]
+    rows += [("e", "a", 0, reach / 3, True, True), ("e", "b", 1, 5 * reach, True, False)]
+    found = budgets(attempts(*rows))
+    np.testing.assert_allclose(np.diff(found), size)
+    assert found[0] == 0
+    assert found[-2] < reach <= found[-1]
+
+
+def test_budgets_where_nothing_evades():
+    assert budgets(attempts(("d", "a", 0, 2.0, True, False)))[-1] == 1
 
 
 def test_the_published_rule_is_that_of_table_2():
