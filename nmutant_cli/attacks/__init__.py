@@ -1,6 +1,6 @@
 """The attacks, by method name, and the wrapper `craft` that every one of them goes through.
 
-Importing this package does not import TensorFlow; `attack` and `craft` do when they are called.
+Importing this package imports neither Keras nor TensorFlow; `attack` and `craft` do when called.
 """
 
 from __future__ import annotations

@@ -175,8 +175,8 @@ def test_however_a_config_is_cut_the_settings_are_the_same(data, name, tmp_path)
 def test_the_configs_that_come_along_extend_those_they_belong_to():
     bases = {name: read(find(name)).get("extends") for name in SHIPPED}
     assert {name.removesuffix(".yaml"): base for name, base in bases.items() if base} == {
-        "cifar10-adaptive": "cifar10-small",
-        "cifar10-best": "cifar10-small",
+        "cifar10-adaptive": "cifar10-resnet",
+        "cifar10-compare": "cifar10",
         "mnist-adaptive": "mnist-compare",
         "mnist-best": "mnist",
         "mnist-compare": "mnist",
@@ -185,8 +185,9 @@ def test_the_configs_that_come_along_extend_those_they_belong_to():
         "mnist-corrected": "mnist",
     }
     # The networks and samples of a run are used again only where nothing of theirs differs.
-    for name, base in (("mnist-best", "mnist"), ("cifar10-best", "cifar10-small")):
-        ours, theirs = load(name)[1], load(base)[1]
-        assert ours.model_dump(include={"model", "variants", "attack", "samples"}) == (
-            theirs.model_dump(include={"model", "variants", "attack", "samples"})
-        )
+    ours, theirs = load("mnist-best")[1], load("mnist")[1]
+    assert ours.model_dump(include={"model", "variants", "attack", "samples"}) == (
+        theirs.model_dump(include={"model", "variants", "attack", "samples"})
+    )
+    for name, base in (("cifar10-adaptive", "cifar10-resnet"), ("mnist-adaptive", "mnist-compare")):
+        assert load(name)[1].model == load(base)[1].model
