@@ -4,10 +4,12 @@ Expectation over transformation (Athalye et al. 2018, arXiv 1707.07397), the tra
 the detector's mutations: the loss of C&W's targeted L2 attack (`cw`) is taken not at the image but
 as a mean over mutants of it, drawn afresh in every iteration,
 
-    |delta|^2 + const * mean over m of max(confidence - margin(m(x + delta)), 0),
+    |delta|^2 + const * mean over m of max(aim - margin(m(x + delta)), 0),
 
 with m(x) = x + step_size * m for the paper's mutations (`mutation.operator` has the others) and
-margin the target's logit minus the largest other one. The change of variable, Adam, the restarts
+margin the target's logit minus the largest other one. A mean lets a few mutants lag behind, so
+where nearly none may have another label, the margin that all are pushed to, ``aim``, has to be
+larger than the one asked of the image. The change of variable, Adam, the restarts
 and the binary search over ``const`` are those of `search`.
 
 When an image counts as found is our choice. The iterations are tests as well, for their mutants are
@@ -71,10 +73,12 @@ def run(
         batch_size = BATCH_SIZE if backend.device().startswith("CPU") else ACCELERATED
     slots = Slots(x, y, params, bounds, rng, batch_size, at_once=batch_size, memory=WINDOW)
     draws = _Draws(params, x.shape[1:], rng)
+    tolerance = np.float32(params.tolerance)
+    aim = np.float32(params.confidence if params.aim is None else params.aim)
 
     def iterate(images: AnyArray, problem: Problem, state: State) -> Descent:
         block = draws(images, problem.iterations)
-        descent = _iterate(predict_logits, np.float32(params.tolerance), block, problem, state)
+        descent = _iterate(predict_logits, tolerance, aim, block, problem, state)
         best_l2, found = np.array(descent.state.best_l2), np.array(descent.found)
         for row in np.flatnonzero(best_l2 < state.best_l2):
             mutations = draws.fresh(images[row])
@@ -143,7 +147,12 @@ class _Draws:
 
 @backend.compiled
 def _iterate(
-    predict_logits: PredictLogits, tolerance: Any, block: Block, problem: Problem, state: State
+    predict_logits: PredictLogits,
+    tolerance: Any,
+    aim: Any,
+    block: Block,
+    problem: Problem,
+    state: State,
 ) -> Descent:
     """`search.minimise` the mean penalty of mutants: those of iteration k are ``block[...][k]``.
 
@@ -170,7 +179,7 @@ def _iterate(
         steady = ops.mean(memory, 1) <= tolerance + 1e-6
         apart = ops.logical_and(own > 0, own >= problem.confidence)
         enough = ops.logical_and(steady, apart)
-        return ops.mean(ops.relu(problem.confidence - margin), 1), enough, memory
+        return ops.mean(ops.relu(aim - margin), 1), enough, memory
 
     return minimise(objective, problem, state)
 

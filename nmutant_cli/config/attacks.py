@@ -154,6 +154,9 @@ class AdaptiveParams(NearestParams):
     tolerance: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), NUMBER] = 0.0
     """Share of the mutants of ten iterations that may have another label all the same; at large
     steps no image is without, and a detector has to let that pass."""
+    aim: Positive | None = None
+    """The margin that mutants are pushed to, by default ``confidence``, which the image has to
+    have."""
     substitute: SubstituteParams | None = None
     """Attack a substitute of the network, trained so, instead of the network itself."""
     targets: Literal["one", "others", "all"] = "others"

@@ -151,7 +151,7 @@ class Experiment:
                 mode="json", exclude={"sets", "eight_bit", "stochastic"}
             )
             params = settings.attack.sets[slug].model_dump(mode="json", exclude={"title"})
-            for section, key in ((attack, "first"), (params, "restarts")):
+            for section, key in ((attack, "first"), (params, "restarts"), (params, "aim")):
                 if not section.get(key, True):  # a later key: left out where it changes nothing
                     del section[key]
             ingredients |= {"attack": attack, "params": params}
