@@ -46,7 +46,7 @@ def evade(experiment: Experiment) -> list[Path]:
             "titles": {slug: experiment.titles[slug] for slug in attacks.sets},
             "eight_bit": attacks.eight_bit,
             "mutations": settings.compare.mutations,
-            "table": 3,
+            "table": 4,
             "detection": settings.detection.model_dump(mode="json", exclude={"as_published"})
             | {"kappa1": kappa1},
         },

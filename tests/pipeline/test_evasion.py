@@ -157,7 +157,7 @@ def test_the_worst_case_leaves_out_attacks_on_other_images():
     ("reach", "size"),
     [(1.0, 0.05), (0.9, 0.02), (7.3, 0.2), (39, 1), (40, 2), (255, 10), (2e-3, 1e-4)],
 )
-def test_budgets_end_where_no_worst_case_rises(reach, size):
+def test_budgets_end_where_the_worst_cases_hardly_rise(reach, size):
     """The nearest that evades counts, whatever else is tried on the image."""
     rows = [("d", "a", 0, reach, True, True), ("d", "b", 0, 9 * reach, True, True)]
     rows += [("e", "a", 0, reach / 3, True, True), ("e", "b", 1, 5 * reach, True, False)]
@@ -165,6 +165,12 @@ def test_budgets_end_where_no_worst_case_rises(reach, size):
     np.testing.assert_allclose(np.diff(found), size)
     assert found[0] == 0
     assert found[-2] < reach <= found[-1]
+
+
+def test_budgets_leave_out_one_in_a_hundred():
+    rows = [("d", "a", image, 1.0 + (image == 7), True, True) for image in range(200)]
+    assert budgets(attempts(*rows))[-1] == 1
+    assert budgets(attempts(*rows[:50]))[-1] == 2
 
 
 def test_budgets_where_nothing_evades():
