@@ -126,9 +126,7 @@ def kappa(figures: Figures, name: str, model: Any, images: Any, rounds: int, cou
     sources = [shared(images.shape[1:], 1000)] * count
     ways = {
         f"kappa_over_forward.{name}": subjects(model, images, batch),
-        f"kappa_in_float32_over_forward.{name}": subjects(
-            model, images, batch, first=False
-        ),
+        f"kappa_in_float32_over_forward.{name}": subjects(model, images, batch, first=False),
     }
     for asked in ways.values():  # compiles, and learns the bound
         tally(asked, sources[: -(-5000 // 1000)], 1000)

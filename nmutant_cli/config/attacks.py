@@ -27,6 +27,7 @@ class AttackParams(Section):
     printed: ClassVar[str]
     """How tables and figures call the method."""
     tensorflow_only: ClassVar[bool] = False
+    """Whether CleverHans crafts it, which it does on TensorFlow."""
     title: str | None = None
     model: Name = "base"
     """The network that is attacked and measured: ``base`` or one of ``variants``."""

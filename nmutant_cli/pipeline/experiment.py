@@ -169,10 +169,9 @@ class Experiment:
             notes: dict[str, Any]
             log.info("making the %s samples", self.titles[slug])
             if slug in settings.attack.sets:
-                if settings.attack.sets[slug].tensorflow_only:
-                    backend.require_tensorflow(
-                        self.run.path / file, settings.attack.sets[slug].printed
-                    )
+                attack_params = settings.attack.sets[slug]
+                if attack_params.tensorflow_only:
+                    backend.require_tensorflow(self.run.path / file, attack_params.printed)
                 if settings.attack.stochastic:
                     backend.require_tensorflow(self.run.path / file, "attack.stochastic")
                 samples, notes = adversarial(slug, self.model(network), self.data, settings)
