@@ -23,21 +23,29 @@ CLIP = {"clip_min": 0.0, "clip_max": 1.0}
 
 @pytest.mark.parametrize("norm", ["inf", "1", "2"])
 @pytest.mark.parametrize("targets", ["untargeted", "others"])
-def test_fgsm_is_cleverhans(norm, targets):
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_fgsm_is_cleverhans(norm, targets, elsewhere, monkeypatch):
+    """Also what is done where there is no CleverHans."""
+    if elsewhere:
+        monkeypatch.setattr(fgsm, "_cleverhans", fgsm._step)
     params = FGSMParams(method="fgsm", eps=0.2, norm=norm, targets=targets)
     y, targeted = (Y, False) if targets == "untargeted" else (T, True)
     ours = fgsm.run(MODEL, X, y, params, tools.BOUNDS, batch_size=10)
     order = {"inf": np.inf, "1": 1, "2": 2}[norm]
     theirs = fast_gradient_method(MODEL, X, 0.2, order, y=y, targeted=targeted, **CLIP)
-    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 if elsewhere else 0)
 
 
-def test_fgsm_leaves_an_image_without_a_gradient_as_it_is():
+@pytest.mark.parametrize("norm", ["inf", "1", "2"])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_fgsm_leaves_an_image_without_a_gradient_as_it_is(norm, elsewhere, monkeypatch):
     def saturated(x):  # softmax gives exactly 1 and 0
         return 1e5 * MODEL(x)
 
-    ours = fgsm.run(saturated, X, Y, FGSMParams(method="fgsm", eps=0.3), tools.BOUNDS)
-    np.testing.assert_array_equal(ours, X)
+    if elsewhere:
+        monkeypatch.setattr(fgsm, "_cleverhans", fgsm._step)
+    params = FGSMParams(method="fgsm", eps=0.3, norm=norm)
+    np.testing.assert_array_equal(fgsm.run(saturated, X, Y, params, tools.BOUNDS), X)
 
 
 def test_bim_and_pgd_without_a_random_start_are_cleverhans():
