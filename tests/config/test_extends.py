@@ -176,8 +176,8 @@ def test_the_configs_that_come_along_extend_those_they_belong_to():
     bases = {name: read(find(name)).get("extends") for name in SHIPPED}
     assert {name.removesuffix(".yaml"): base for name, base in bases.items() if base} == {
         "cifar10-adaptive": "cifar10-resnet",
+        "cifar10-adaptive-public": "cifar10-adaptive",
         "cifar10-compare": "cifar10",
-        "cifar10-published-adaptive": "cifar10-adaptive",
         "mnist-adaptive": "mnist-compare",
         "mnist-best": "mnist",
         "mnist-compare": "mnist",
