@@ -6,12 +6,6 @@ Every figure is a ratio within one run: the sides take turns, ``--rounds`` times
 smallest and largest value are printed and written. The MNIST network and images are the committed
 slice's, the all-convolutional network that of results/cifar10, its images CIFAR10's (set
 NMUTANT_DATA_DIR). Labels are asked in bfloat16 first, as in a run, where that is faster.
-
-On a GPU, kappa beside the forward pass alone, in float32 and in TF32:
-
-    export KERAS_BACKEND=jax
-    JAX_DEFAULT_MATMUL_PRECISION=highest python scripts/bench.py --kappa
-    JAX_DEFAULT_MATMUL_PRECISION=tensorfloat32 python scripts/bench.py --kappa
 """
 
 from __future__ import annotations
@@ -52,7 +46,7 @@ from nmutant_cli.pipeline.samples import SampleSet, from_8_bits
 
 RESULTS = Path(__file__).parent.parent / "results"
 SLICE, ALLCONV = RESULTS / "mnist/slice", RESULTS / "cifar10/model.keras"
-BATCHES = (250, 500, 1000, 2000) if backend.device().startswith("CPU") else (2000, 8000)
+BATCHES = (250, 500, 1000, 2000)
 TEST = sprt.SequentialTest("wald", p0=0.0017, p1=0.0051, cap=2000)
 """MNIST's kappa1 at mu 2, which can say normal under the cap."""
 CIFAR10_TEST = sprt.SequentialTest("wald", p0=0.2, p1=0.28, cap=300)
@@ -121,12 +115,13 @@ def subjects(
 def kappa(figures: Figures, name: str, model: Any, images: Any, rounds: int, count: int) -> int:
     """Mutations a second over images a second of the bare network at its best batch size."""
     many = np.resize(images, (max(BATCHES) * 2, *images.shape[1:]))
-    images = np.resize(images, (count, *images.shape[1:]))
     batch = best_batch(model, many)
     sources = [shared(images.shape[1:], 1000)] * count
     ways = {
-        f"kappa_over_forward.{name}": subjects(model, images, batch),
-        f"kappa_in_float32_over_forward.{name}": subjects(model, images, batch, first=False),
+        f"kappa_over_forward.{name}": subjects(model, images[:count], batch),
+        f"kappa_in_float32_over_forward.{name}": subjects(
+            model, images[:count], batch, first=False
+        ),
     }
     for asked in ways.values():  # compiles, and learns the bound
         tally(asked, sources[: -(-5000 // 1000)], 1000)
@@ -314,20 +309,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--kappa", action="store_true", help="kappa over the forward pass alone")
     parser.add_argument("--memory", action="store_true", help="a whole MNIST run too, for its peak")
     args = parser.parse_args()
     figures: Figures = {}
     cascade.WORTH = 0.0  # from the first call on, as in the long run of which this is a piece
     network, images = mnist()
-    if args.kappa:
-        kappa(figures, "mnist", network, images, args.rounds, 200)
-        differing(figures, "mnist", network, images, 100_000)
-        network, images = allconv()
-        kappa(figures, "cifar10_allconv", network, images, args.rounds, 60)
-        differing(figures, "cifar10_allconv", network, images, 100_000)
-    else:
-        everything(figures, args.rounds)
+    growth(figures, network, images, 1000, args.rounds)
+    batch = kappa(figures, "mnist", network, images, args.rounds, 40)
+    detection(figures, network, images, batch, args.rounds)
+    latency(figures, network, images, batch, args.rounds)
+    differing(figures, "mnist", network, images, 200_000)
+    network, images = allconv()
+    batch = kappa(figures, "cifar10_allconv", network, images, args.rounds, 10)
+    asked = subjects(network, images, batch)
+    for _ in range(args.rounds):
+        decided(figures, "cifar10_allconv", asked, batch, CIFAR10_TEST, network)
+    differing(figures, "cifar10_allconv", network, images, 20_000)
+    trained(figures, "cifar10_allconv", args.rounds)
+    resnet50(figures, args.rounds)
+    startup(figures, args.rounds)
     if args.memory:
         memory(figures)
     shown = {
@@ -350,31 +350,10 @@ def main() -> None:
         "python": platform.python_version(),
         **{library: version(library) for library in ("keras", backend.name(), "numpy")},
     }
-    if backend.name() == "jax":
-        machine["float32 computed in"] = os.environ.get("JAX_DEFAULT_MATMUL_PRECISION", "default")
     print(", ".join(f"{k} {v}" for k, v in machine.items()))
     if args.out:
         args.out.write_text(json.dumps({"machine": machine, "figures": shown}, indent=1) + "\n")
         print(args.out)
-
-
-def everything(figures: Figures, rounds: int) -> None:
-    """All that `make bench` measures."""
-    network, images = mnist()
-    growth(figures, network, images, 1000, rounds)
-    batch = kappa(figures, "mnist", network, images, rounds, 40)
-    detection(figures, network, images, batch, rounds)
-    latency(figures, network, images, batch, rounds)
-    differing(figures, "mnist", network, images, 200_000)
-    network, images = allconv()
-    batch = kappa(figures, "cifar10_allconv", network, images, rounds, 10)
-    asked = subjects(network, images, batch)
-    for _ in range(rounds):
-        decided(figures, "cifar10_allconv", asked, batch, CIFAR10_TEST, network)
-    differing(figures, "cifar10_allconv", network, images, 20_000)
-    trained(figures, "cifar10_allconv", rounds)
-    resnet50(figures, rounds)
-    startup(figures, rounds)
 
 
 def processor() -> str:

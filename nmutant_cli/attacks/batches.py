@@ -50,8 +50,13 @@ def about(
 
     ``images``: their numbers; the rest fills up the batch. See `Stochastic.about`.
     """
-    if (say := getattr(predict_logits, "about", None)) is not None:
-        say(np.pad(images, (0, batch_size - len(images)), constant_values=-1), times)
+    if backend.name() != "tensorflow":
+        return  # no such network there
+    from nmutant_cli.attacks.stochastic import Stochastic
+
+    if isinstance(predict_logits, Stochastic):
+        filled = np.pad(images, (0, batch_size - len(images)), constant_values=-1)
+        predict_logits.about(filled, times)
 
 
 def in_batches(

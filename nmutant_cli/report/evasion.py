@@ -87,7 +87,8 @@ def budgets(attempts: pd.DataFrame) -> list[float]:
     """
     evaded = attempts[attempts["fooled"] & attempts["passed"]]
     nearest = evaded.groupby(["detector", "image"])["l2"].min()
-    reach = np.quantile(nearest, 0.99, method="higher") if len(evaded) else 1.0
+    reach = float(np.quantile(nearest, 0.99, method="higher")) if len(evaded) else 0.0
+    reach = reach or 1.0  # where nothing evades, or nothing but what is wrong unattacked
     power = 10.0 ** np.floor(np.log10(reach / STEPS))
     size = max(factor * power for factor in (1, 2, 5) if factor * power <= reach / STEPS)
     return [round(size * k, 12) for k in range(int(np.ceil(reach / size)) + 1)]

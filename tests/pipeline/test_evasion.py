@@ -173,8 +173,11 @@ def test_budgets_leave_out_one_in_a_hundred():
     assert budgets(attempts(*rows[:50]))[-1] == 2
 
 
-def test_budgets_where_nothing_evades():
-    assert budgets(attempts(("d", "a", 0, 2.0, True, False)))[-1] == 1
+@pytest.mark.parametrize(
+    "attempt", [("d", "a", 0, 2.0, True, False), ("d", "a", 0, 0.0, True, True)]
+)
+def test_budgets_where_nothing_evades_or_all_without_a_distance(attempt):
+    assert budgets(attempts(attempt))[-1] == 1
 
 
 def test_the_published_rule_is_that_of_table_2():
