@@ -40,7 +40,7 @@ from nmutant_cli.mutation.operator import (
     identity,
     patch_side,
 )
-from nmutant_cli.networks import backend
+from nmutant_cli.networks import backend, gradients
 from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 
 BATCH_SIZE, ACCELERATED = 1, 50
@@ -71,6 +71,7 @@ def run(
     """
     if batch_size is None:
         batch_size = BATCH_SIZE if backend.device().startswith("CPU") else ACCELERATED
+    network = gradients.quick(predict_logits)
     slots = Slots(x, y, params, bounds, rng, batch_size, at_once=batch_size, memory=WINDOW)
     draws = _Draws(params, x.shape[1:], rng)
     tolerance = np.float32(params.tolerance)
@@ -78,11 +79,11 @@ def run(
 
     def iterate(images: AnyArray, problem: Problem, state: State) -> Descent:
         block = draws(images, problem.iterations)
-        descent = _iterate(predict_logits, tolerance, aim, block, problem, state)
+        descent = _iterate(network, tolerance, aim, block, problem, state)
         best_l2, found = np.array(descent.state.best_l2), np.array(descent.found)
         for row in np.flatnonzero(best_l2 < state.best_l2):
             mutations = draws.fresh(images[row])
-            changed = _changed(predict_logits, descent.best[row], problem.y[row], mutations)
+            changed = _changed(network, descent.best[row], problem.y[row], mutations)
             if changed > params.tolerance + 1e-6:
                 best_l2[row], found[row] = state.best_l2[row], False
         return descent._replace(found=found, state=descent.state._replace(best_l2=best_l2))

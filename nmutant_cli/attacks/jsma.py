@@ -18,10 +18,10 @@ from keras import ops
 from nmutant_cli.attacks.batches import PredictLogits, about, logits_at, padded
 from nmutant_cli.config.attacks import JSMAParams
 from nmutant_cli.errors import AttackError
-from nmutant_cli.networks import backend
+from nmutant_cli.networks import backend, gradients
 from nmutant_cli.types import Bounds, Floats, Images, Labels
 
-BATCH_SIZE = 16
+BATCH_SIZE = 64
 COLUMNS = 256
 """Columns of the pair table held at a time: 6 MB for the 3,072 features of CIFAR10."""
 
@@ -49,6 +49,7 @@ def run(
     images still running. ``rng`` is not used. Returns images of the shape of ``x``, inside
     ``bounds``. Raises AttackError if a gradient is not finite.
     """
+    network = gradients.quick(predict_logits)
     x_adv = x.reshape(len(x), -1).copy()
     domain = x_adv < bounds.upper if params.theta > 0 else x_adv > bounds.lower
     pairs_left = np.full(len(x), int(x_adv.shape[1] * params.gamma / 2))
@@ -66,7 +67,7 @@ def run(
         images = padded(x_adv[running], batch_size).reshape(-1, *x.shape[1:])
         labels, target, total = (
             np.asarray(tensor)[: len(running)]
-            for tensor in _gradients(predict_logits, images, padded(y[running], batch_size))
+            for tensor in _gradients(network, images, padded(y[running], batch_size))
         )
         if not (np.isfinite(target).all() and np.isfinite(total).all()):
             raise AttackError("jsma: the network's gradient is NaN or infinite")
@@ -109,14 +110,21 @@ def best_pair(
 
     Exact without the table of all pairs. Write u and v for alpha and -beta (signs turned for a
     negative ``theta``); the score (u_p + u_q)(v_p + v_q) never falls when u_q and v_q rise, in
-    floating point too. So the best partner q of any p is among the features that at most one
-    other feature surpasses in both u and v: a handful.
+    floating point too. So no pair with p does better than p with the largest u and the largest v
+    there are, and features for which that is less than one pair has are left out. The best partner
+    q of any other p is among those that at most one feature surpasses in both u and v: a handful.
     """
     inside = np.flatnonzero(domain)
     sign = 1.0 if theta > 0 else -1.0
     u, v = sign * alpha[inside], -sign * beta[inside]
     if len(u) < 2:
         return None
+    most = _scores(u, v, u.max(), v.max())
+    p = int(most.argmax())
+    reached = _scores(u[p], v[p], u, v)
+    reached[p] = -np.inf
+    hopeful = np.flatnonzero(most >= reached.max())
+    inside, u, v = inside[hopeful], u[hopeful], v[hopeful]
     partners = _surpassed_at_most_once(u, v)
     best = np.full(len(u), -np.inf)
     for start in range(0, len(partners), COLUMNS):

@@ -21,7 +21,7 @@ from keras import ops
 from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits
 from nmutant_cli.attacks.search import Descent, Problem, Slots, State, margins, minimise
 from nmutant_cli.config.attacks import PastSqueezingParams
-from nmutant_cli.networks import backend
+from nmutant_cli.networks import backend, gradients
 from nmutant_cli.types import AnyArray, Bounds, Images, Labels
 
 
@@ -43,11 +43,12 @@ def run(
     a time; ``batch_size`` is rounded up as by `cw.run`.
     """
     rows = -(-batch_size // BATCH_SIZE) * BATCH_SIZE
+    network = gradients.quick(predict_logits)
     slots = Slots(x, y, params, bounds, rng, rows, at_once=BATCH_SIZE)
     last = np.float32(2**params.bits - 1)
 
     def iterate(images: AnyArray, problem: Problem, state: State) -> Descent:
-        return _iterate(predict_logits, last, problem, state)
+        return _iterate(network, last, problem, state)
 
     while slots.fill():
         slots.descend(iterate)

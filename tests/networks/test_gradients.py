@@ -1,0 +1,96 @@
+"""The quicker gradient by the images, beside TensorFlow's own."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from nmutant_cli.networks import gradients
+from nmutant_cli.networks.architectures import NETWORKS
+
+
+def logits_and_gradient(model, x):
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = model(x)
+        loss = tf.reduce_sum(logits[:, 0] * logits[:, 1] - logits[:, 2])
+    return np.asarray(logits), np.asarray(tape.gradient(loss, x))
+
+
+def alike(model, rng, n=3):
+    x = rng.random((n, *model.input_shape[1:]), dtype=np.float32)
+    (logits, expected), (same, found) = (
+        logits_and_gradient(network, x) for network in (model, gradients.quick(model))
+    )
+    np.testing.assert_array_equal(same, logits)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("stride", [2, 3])
+@pytest.mark.parametrize("kernel", [(1, 1), (2, 3), (3, 2), (5, 5), (7, 8)])
+@pytest.mark.parametrize("shape", [(7, 8, 1), (9, 12, 3)])
+def test_a_strided_convolution(shape, kernel, stride, padding):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input(shape),
+            layers.Conv2D(5, kernel, stride, padding, activation="relu", bias_initializer="normal"),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+    assert gradients.quick(model) is not model
+    alike(model, np.random.default_rng(0))
+
+
+def test_the_networks():
+    rng = np.random.default_rng(0)
+    for shape in ((28, 28, 1), (31, 29, 3)):
+        alike(NETWORKS["mnist"](shape, 10, None), rng)
+    replaced = [
+        type(layer) is gradients.Convolution
+        for layer in gradients.quick(NETWORKS["mnist"]((28, 28, 1), 10, None)).layers
+    ]
+    assert replaced == [True, False, True, False, False]
+
+
+def test_a_network_that_is_no_chain():
+    keras.utils.set_random_seed(1)
+    images = keras.Input((12, 12, 2))
+    half = layers.Conv2D(4, 3, strides=2, padding="same", use_bias=False)
+    both = layers.Concatenate()([half(images), half(1 - images)])  # one layer, used twice
+    model = keras.Model(images, layers.Dense(3)(layers.GlobalMaxPooling2D()(both)))
+    alike(model, np.random.default_rng(0))
+
+
+def test_what_is_not_slow_stays_as_it_is():
+    other = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(3, 3), layers.Flatten()])
+    assert gradients.quick(other) is other
+
+    class OfItsOwn(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv = layers.Conv2D(3, 3, strides=2)
+
+        def call(self, x):
+            return self.conv(x)
+
+    own = OfItsOwn()
+    own(np.zeros((1, 8, 8, 1), np.float32))
+    assert gradients.quick(own) is own
+    assert gradients.quick(np.tanh) is np.tanh
+
+
+def test_it_has_the_weights_that_the_network_has_now():
+    model = NETWORKS["mnist"]((28, 28, 1), 10, None)
+    quick = gradients.quick(model)
+    x = np.ones((2, 28, 28, 1), np.float32)
+    before = np.asarray(quick(x))
+    model.set_weights([0.5 * w for w in model.get_weights()])
+    assert gradients.quick(model) is quick
+    np.testing.assert_array_equal(np.asarray(quick(x)), np.asarray(model(x)))
+    assert not np.array_equal(np.asarray(quick(x)), before)
