@@ -11,22 +11,18 @@ NMUTANT_DATA_DIR). Labels are asked in bfloat16 first, as in a run, where that i
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from measured import Figures, report
 
 from nmutant_cli import Calibration, Detector
 from nmutant_cli.config.mutation import Mutation
@@ -58,8 +54,6 @@ STARTS = {
     "a_config_error": [*NMUTANT, "detect", "--set", "detection.alpha=0"],
 }
 """Commands that are to answer before TensorFlow would be imported."""
-
-Figures = dict[str, list[float]]
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -330,37 +324,7 @@ def main() -> None:
     startup(figures, args.rounds)
     if args.memory:
         memory(figures)
-    shown = {
-        name: {
-            "median": round(statistics.median(values), 3),
-            "min": round(min(values), 3),
-            "max": round(max(values), 3),
-            "runs": len(values),
-        }
-        for name, values in figures.items()
-    }
-    print(f"{'':44}{'median':>10}{'min':>10}{'max':>10}{'runs':>6}")
-    for name, row in shown.items():
-        print(f"{name:44}" + "".join(f"{row[k]:10g}" for k in ("median", "min", "max")), end="")
-        print(f"{row['runs']:6d}")
-    machine = {
-        "device": backend.device(),
-        "processor": processor(),
-        "backend": backend.name(),
-        "python": platform.python_version(),
-        **{library: version(library) for library in ("keras", backend.name(), "numpy")},
-    }
-    print(", ".join(f"{k} {v}" for k, v in machine.items()))
-    if args.out:
-        args.out.write_text(json.dumps({"machine": machine, "figures": shown}, indent=1) + "\n")
-        print(args.out)
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if os.name == "posix" else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+    report(figures, args.out)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """Our C&W and JSMA beside Foolbox and the Adversarial Robustness Toolbox (ART), one run.
 
     pip install foolbox adversarial-robustness-toolbox
-    python scripts/bench_attacks.py --model mnist.keras
-    python scripts/bench_attacks.py --model mnist.keras --check
+    python scripts/bench_attacks.py --out results/bench-attacks.json
+    python scripts/bench_attacks.py --check --data cifar10
 
 Every tool attacks the same network, images and targets with the same parameters. The tools take
 turns, ``--repeats`` times; the ratios are medians over the turns of seconds per sample, theirs
 over ours, with the smallest and largest. The first call of ours, which compiles, is not timed;
-neither is one image's worth of the others.
+neither is one image's worth of the others. The networks are the committed ones, of the MNIST slice
+and of results/cifar10; on the latter only C&W is timed.
 
 With ``--check`` nothing is timed and no other tool is needed. C&W in batches of 1, 7 and 200: the
 same successes, how far the L2 distances lie apart; for each confidence, the successes that reach
@@ -25,79 +26,110 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from measured import Figures, report
 
 from nmutant_cli.attacks import craft
+from nmutant_cli.attacks.batches import BATCH_SIZE
 from nmutant_cli.attacks.cw import margin_of
 from nmutant_cli.config.attacks import CWParams, JSMAParams
-from nmutant_cli.config.networks import Model
 from nmutant_cli.datasets import Dataset, load_dataset
-from nmutant_cli.networks import inference, training
+from nmutant_cli.networks import inference
 from nmutant_cli.seeding import stream
 from nmutant_cli.types import AnyArray, Images, Labels
 
+RESULTS = Path(__file__).parent.parent / "results"
+NETWORKS = {
+    "mnist": RESULTS / "mnist/slice/model.keras",
+    "cifar10": RESULTS / "cifar10/model.keras",
+}
 CHECKED_BATCHES = (1, 7, 200)
 Attack = Callable[[Images, Labels], AnyArray]
 
 
 def main() -> None:
     args = arguments()
-    data = load_dataset(args.data)
-    model = load_or_train(args, data)
-    label = inference.predict_labels(model, data.x_test)
-    (right,) = np.nonzero(label == data.y_test)
-    count = max(args.images, args.jsma_images)
-    chosen = right[np.arange(count) % len(right)]
-    x = data.x_test[chosen]
-    target = (label[chosen] + 1 + np.arange(count) % (data.n_classes - 1)) % data.n_classes
-
-    if args.check:
-        check_cw(model, data, x[: args.images], target[: args.images], args)
-        check_jsma(model, data, x[: args.jsma_images], target[: args.jsma_images], args.gamma)
-        return
-    if "jsma" in args.attacks:
-        jsma = JSMAParams(method="jsma", theta=1.0, gamma=args.gamma)
-        tools: dict[str, tuple[Attack, int]] = {
-            "nmutant": (ours(model, jsma, data), args.jsma_images),
-            "ART, batches of 1": (art_jsma(model, jsma, data, 1), args.jsma_images),
-            "ART, one batch": (art_jsma(model, jsma, data, args.jsma_images), args.jsma_images),
-        }
-        compare(f"JSMA, theta 1, gamma {args.gamma:g}", tools, model, x, target, args.repeats)
-    for confidence in args.confidence if "cw" in args.attacks else ():
-        cw = cw_params(args, confidence)
-        tools = {
-            "nmutant": (ours(model, cw, data), args.images),
-            "Foolbox": (foolbox_cw(model, cw, data), args.images),
-        }
-        if args.art_images:
-            tools["ART, one batch"] = (art_cw(model, cw, data, args.art_images), args.art_images)
-        title = (
-            f"C&W L2, {args.search_steps} x {args.iterations} iterations, const "
-            f"{args.initial_const:g}, learning rate {args.learning_rate:g}, "
-            f"confidence {confidence:g}"
-        )
-        compare(title, tools, model, x, target, args.repeats)
+    figures: Figures = {}
+    for name in args.data:
+        data = load_dataset(name)
+        model = inference.load(args.model or NETWORKS[name], data.image_shape)
+        label = inference.predict_labels(model, data.x_test[:2000])
+        (right,) = np.nonzero(label == data.y_test[:2000])
+        count = {"jsma": args.jsma_images, "cw": args.images if name == "mnist" else args.fewer}
+        chosen = right[np.arange(max(count.values())) % len(right)]
+        x, turn = data.x_test[chosen], np.arange(len(chosen))
+        target = (label[chosen] + 1 + turn % (data.n_classes - 1)) % data.n_classes
+        if args.check:
+            check_cw(model, data, x[: count["cw"]], target[: count["cw"]], args)
+            check_jsma(model, data, x[: count["jsma"]], target[: count["jsma"]], args.gamma)
+            continue
+        if "jsma" in args.attacks and name == "mnist":
+            figures |= bench_jsma(model, data, x, target, args)
+        if "cw" in args.attacks:
+            x, target = x[: count["cw"]], target[: count["cw"]]
+            for confidence in args.confidence:
+                figures |= bench_cw(model, data, x, target, args, confidence)
+    if not args.check:
+        report(figures, args.out, "foolbox", "adversarial-robustness-toolbox")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", default="mnist", choices=("digits", "mnist", "cifar10"))
-    parser.add_argument("--model", type=Path, help="a trained .keras file; trained if absent")
-    parser.add_argument("--network", default="mnist", help="network to train without --model")
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--data", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--model", type=Path, help="another trained .keras file")
     parser.add_argument("--attacks", nargs="+", default=["jsma", "cw"], choices=("jsma", "cw"))
     parser.add_argument("--check", action="store_true", help="how right, not how fast")
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--gamma", type=float, default=0.1)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--jsma-images", type=int, default=100)
-    parser.add_argument("--images", type=int, default=200, help="images for C&W")
-    parser.add_argument("--art-images", type=int, default=20, help="images for ART's slow C&W")
+    parser.add_argument("--jsma-images", type=int, default=200)
+    parser.add_argument("--images", type=int, default=200, help="images for C&W on MNIST")
+    parser.add_argument("--fewer", type=int, default=40, help="images for C&W on CIFAR10")
+    parser.add_argument("--art-images", type=int, default=0, help="images for ART's slow C&W")
     parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("--search-steps", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--initial-const", type=float, default=10.0)
     parser.add_argument("--confidence", type=float, nargs="+", default=[0.0])
     return parser.parse_args()
+
+
+def bench_jsma(
+    model: keras.Model, data: Dataset, x: Images, y: Labels, args: argparse.Namespace
+) -> Figures:
+    jsma = JSMAParams(method="jsma", theta=1.0, gamma=args.gamma)
+    n = args.jsma_images
+    tools: dict[str, tuple[Attack, int]] = {
+        "nmutant": (ours(model, jsma, data), n),
+        "ART, batches of 1": (art_jsma(model, jsma, data, 1), n),
+        "ART, one batch": (art_jsma(model, jsma, data, n), n),
+    }
+    print(f"\nJSMA on {data.name}, theta 1, gamma {args.gamma:g}")
+    return compare(f"jsma.{data.name}", tools, model, x, y, args.repeats)
+
+
+def bench_cw(
+    model: keras.Model,
+    data: Dataset,
+    x: Images,
+    y: Labels,
+    args: argparse.Namespace,
+    confidence: float,
+) -> Figures:
+    cw = cw_params(args, confidence)
+    tools: dict[str, tuple[Attack, int]] = {
+        "nmutant": (ours(model, cw, data), len(x)),
+        "Foolbox": (foolbox_cw(model, cw, data), len(x)),
+        "gradients alone": (gradients_alone(model, args.search_steps * args.iterations), len(x)),
+    }
+    if args.art_images:
+        tools["ART, one batch"] = (art_cw(model, cw, data, args.art_images), args.art_images)
+    print(
+        f"\nC&W L2 on {data.name}, {args.search_steps} x {args.iterations} iterations, const "
+        f"{args.initial_const:g}, learning rate {args.learning_rate:g}, "
+        f"confidence {confidence:g}"
+    )
+    named = f"cw.{data.name}" + (f"_confidence_{confidence:g}" if confidence else "")
+    return compare(named, tools, model, x, y, args.repeats)
 
 
 def cw_params(args: argparse.Namespace, confidence: float) -> CWParams:
@@ -111,22 +143,15 @@ def cw_params(args: argparse.Namespace, confidence: float) -> CWParams:
     )
 
 
-def load_or_train(args: argparse.Namespace, data: Dataset) -> keras.Model:
-    if args.model:
-        return inference.load(args.model, data.image_shape)
-    settings = Model(network=args.network, epochs=args.epochs, initialization="keras")
-    return training.train(settings, data, args.seed, "bench", progress="training")[0]
-
-
 def compare(
-    title: str,
+    named: str,
     tools: dict[str, tuple[Attack, int]],
     model: keras.Model,
     x: Images,
     target: Labels,
     repeats: int,
-) -> None:
-    """Time the tools in turns and print one table."""
+) -> Figures:
+    """Time the tools in turns, print one table, and return how many times as long each takes."""
     for run, _ in tools.values():
         run(x[:1], target[:1])
     seconds: dict[str, list[float]] = {name: [] for name in tools}
@@ -137,7 +162,7 @@ def compare(
             results[name] = run(x[:count], target[:count])
             seconds[name].append((time.perf_counter() - start) / count)
 
-    print(f"\n{title}")
+    figures: Figures = {}
     head = ("tool", "samples", "s/sample", "times ours (min, max)", "success", "L2", "pixels")
     print("{:<18} {:>7} {:>9} {:>22} {:>8} {:>7} {:>7}".format(*head))
     for name, (_, count) in tools.items():
@@ -153,12 +178,36 @@ def compare(
             f"{success.mean():>8.1%} {np.linalg.norm(change, axis=1).mean():>7.3f} "
             f"{pixels.mean():>7.1f}"
         )
+        if name != "nmutant":
+            figures[f"{named}.{name.replace(', ', '_').replace(' ', '_')}"] = ratios.tolist()
+    return figures
 
 
 def ours(model: keras.Model, params: CWParams | JSMAParams, data: Dataset) -> Attack:
     def run(x: Images, target: Labels) -> AnyArray:
         rng = [stream(0, "bench", i) for i in range(len(x))]
         return craft(model, x, target, params, data.bounds, rng).x_adv
+
+    return run
+
+
+def gradients_alone(model: keras.Model, iterations: int) -> Attack:
+    """What no attack of so many iterations can do without; the images stay as they are."""
+
+    @tf.function
+    def gradient(images: Any, y: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            loss = tf.reduce_sum(tf.gather(model(images), y, axis=1, batch_dims=1))
+        return tape.gradient(loss, images)
+
+    def run(x: Images, target: Labels) -> AnyArray:
+        for first in range(0, len(x), BATCH_SIZE):
+            part = slice(first, first + BATCH_SIZE)
+            images, y = tf.constant(x[part]), tf.constant(target[part])
+            for _ in range(iterations):
+                gradient(images, y)
+        return x
 
     return run
 

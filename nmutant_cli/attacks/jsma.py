@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from nmutant_cli.attacks.batches import PredictLogits, about, logits_at, padded
+from nmutant_cli.attacks.batches import BATCH_SIZE, PredictLogits, about, logits_at, padded
 from nmutant_cli.config.attacks import JSMAParams
 from nmutant_cli.errors import AttackError
 from nmutant_cli.networks import backend, gradients
 from nmutant_cli.types import Bounds, Floats, Images, Labels
 
-BATCH_SIZE = 64
 COLUMNS = 256
 """Columns of the pair table held at a time: 6 MB for the 3,072 features of CIFAR10."""
 
