@@ -8,7 +8,7 @@ in blocks; the decision for each is the one the literal loop `sprt.run` takes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,9 +51,8 @@ def detect(
     """Run every test on every sample; ``sources[i]`` gives the mutations of sample ``i``.
 
     ``block`` mutations are labelled at a time for each open sample; where it is not given, as many
-    as fill whole batches, between 16 and 256. ``growing``: powers of two instead, few at first, so
-    that nobody reads more than 1.5 times what is needed, the sample itself counted. Neither
-    changes any result.
+    as fill whole batches, between 16 and 256. ``growing``: few at first instead, see
+    `growing_blocks`. Neither changes any result.
     ``progress`` is told how many samples each round finished. ``votes``: count labels, too.
     """
     running = [TestBatch(test, len(sources)) for test in tests]
@@ -62,12 +61,9 @@ def detect(
     ]
     rows = np.arange(len(sources))
     read, asked = 0, 1.0
-    last = max((test.max_mutations for test in tests), default=0)
-    shortest = min((test.shortest for test in tests), default=0) if growing else 0
+    sizes = growing_blocks(tests) if growing else iter(())
     while len(rows):
-        size = block or _block(len(rows), subjects.batch_size / asked)
-        if growing:
-            size = _growing(read, shortest, last)
+        size = next(sizes, block) or _block(len(rows), subjects.batch_size / asked)
         drawn = Mutations.concatenate(sources[i].take(read, size) for i in rows.tolist())
         # Of what changes nothing a deterministic network is not asked.
         asked = max(1 - float(drawn.is_identity.mean()), 0.5) if subjects.deterministic else 1.0
@@ -89,11 +85,20 @@ def detect(
     ]
 
 
-def _growing(read: int, shortest: int, last: int) -> int:
-    """A power of two: no more than the shortest decision needs, then than half of what was read."""
-    most = shortest - read if read < shortest else max(read // 2, 1)
-    most = min(most, MOST, last - read)
-    return 1 << (most.bit_length() - 1)
+def growing_blocks(tests: Sequence[SequentialTest]) -> Iterator[int]:
+    """Mutations to read at a time: so many as the shortest decision needs, then more and more.
+
+    With the image itself nobody reads more than 1.5 times what is needed: after r mutations that
+    decide nothing at least r + 1 are.
+    """
+    last = max((test.max_mutations for test in tests), default=0)
+    size = min((test.shortest for test in tests), default=0)
+    read = 0
+    while read < last:
+        size = min(size, MOST, last - read)
+        yield size
+        read += size
+        size = (read + 4) // 2
 
 
 def _block(rows: int, batch: float) -> int:

@@ -65,15 +65,14 @@ def anytime(count: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tuple[F
 
     # The likelihood has one peak, at c / n: halve the way from there to 0 and to 1.
     peak = np.where(n > 0, c / np.maximum(n, 1), 0.5)
-    ends = []
-    for edge in (np.zeros_like(c), np.ones_like(c)):
-        kept, outside = peak, edge
-        for _ in range(60):
-            middle = (kept + outside) / 2
-            within = inside(middle)
-            kept, outside = np.where(within, middle, kept), np.where(within, outside, middle)
-        ends.append(np.where(inside(edge), edge, kept))
-    return ends[0], ends[1]
+    edge = np.stack([np.zeros_like(c), np.ones_like(c)])
+    kept, outside = np.stack([peak, peak]), edge
+    for _ in range(60):
+        middle = (kept + outside) / 2
+        within = inside(middle)
+        kept, outside = np.where(within, middle, kept), np.where(within, outside, middle)
+    lower, upper = np.where(inside(edge), edge, kept)
+    return lower, upper
 
 
 def mean_interval(kappas: Floats | Sequence[float], confidence: float) -> tuple[float, float]:

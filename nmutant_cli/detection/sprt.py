@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -74,7 +75,7 @@ class SequentialTest:
         """Real mutations after which an undecided test ends."""
         return -(-self.cap // self.count_per_mutation)
 
-    @property
+    @cached_property
     def shortest(self) -> int:
         """No test of this kind ends before so many real mutations."""
         # Nothing moves faster than all labels changed or none, looked at each time.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from itertools import count, takewhile
 from typing import Any
 
 import keras
@@ -79,9 +78,9 @@ class CompiledLabeller:
     """A `sensitivity.Labeller`: one compiled graph from (image, mutation) to label.
 
     ``stochastic`` leaves the network's dropout on, its masks keyed by ``Mutations.noise``.
-    Calls are padded to ``batch_size``, so the graph is traced once; ``growing``: to the next power
-    of two, so that few rows cost little. `at` gives the same graph for
-    another step size: the size is no part of it.
+    Calls are padded to ``batch_size``, so the graph is traced once; `padding_to` has further sizes,
+    so that few rows cost little. `at` gives the same graph for another step size: it is no part
+    of it.
     """
 
     def __init__(
@@ -93,12 +92,10 @@ class CompiledLabeller:
         clip: Bounds | None = None,
         batch_size: int = 1000,
         stochastic: bool = False,
-        growing: bool = False,
     ) -> None:
         self.batch_size = self.at_once = batch_size
         self.deterministic = not stochastic
-        smaller = takewhile(lambda size: size < batch_size, (1 << k for k in count()))
-        self.sizes = (*(smaller if growing else ()), batch_size)
+        self.sizes: tuple[int, ...] = (batch_size,)
         self._step = np.float32(step_size)
         shape = model.input_shape[1:]
         side = patch_side(mutation, shape)
@@ -122,9 +119,9 @@ class CompiledLabeller:
         return other
 
     def padding_to(self, sizes: tuple[int, ...]) -> CompiledLabeller:
-        """The same, its calls padded to the next of ``sizes``, which end with the batch size."""
+        """The same, its calls padded to the next of ``sizes`` or of those it has already."""
         other = copy.copy(self)
-        other.sizes = sizes
+        other.sizes = tuple(sorted({*sizes, *self.sizes}))
         return other
 
     def __call__(self, images: Images, mutations: Mutations) -> Labels:

@@ -81,10 +81,22 @@ class Subjects:
     """
 
     def __init__(self, label: Labeller, images: Images, labels: Labels | None = None) -> None:
-        self._label, self.images = label, images
+        self._label, self.images, self._given = label, images, labels
         self.batch_size, self.deterministic = label.batch_size, label.deterministic
-        self.own = self._ask(np.arange(len(images)), identity(len(images), images.shape[1:]))
-        self.labels = self.own if labels is None else labels
+        self._own: Labels | None = None
+
+    @property
+    def own(self) -> Labels:
+        """The label that each image itself gets, ``(n,)``."""
+        if self._own is None:
+            self.mutated(np.zeros(0, np.int64), identity(0, self.images.shape[1:]))
+        assert self._own is not None
+        return self._own
+
+    @property
+    def labels(self) -> Labels:
+        """What the labels of the mutations are compared with, ``(n,)``."""
+        return self.own if self._given is None else self._given
 
     def changes(self, owner: Ints, mutations: Mutations) -> Ints:
         """Whether ``mutations[i]`` changes the label of ``images[owner[i]]``: ``(n,)``, 0 or 1."""
@@ -95,11 +107,20 @@ class Subjects:
 
         What changes no pixel gives the image's own label: a deterministic network is not asked.
         """
-        labels = self.own[owner]
         asked = np.ones(len(owner), bool)
         if self.deterministic:
             asked = ~mutations.is_identity
-        labels[asked] = self._ask(owner[asked], mutations[asked])
+        rows, changed = owner[asked], mutations[asked]
+        if self._own is None:  # asked in the first call
+            n = len(self.images)
+            unchanged = identity(n, self.images.shape[1:], changed.patch.shape[1])
+            first = np.concatenate([np.arange(n), rows])
+            both = self._ask(first, Mutations.concatenate([unchanged, changed]))
+            self._own, found = both[:n], both[n:]
+        else:
+            found = self._ask(rows, changed)
+        labels = self._own[owner]
+        labels[asked] = found
         return labels
 
     def _ask(self, owner: Ints, mutations: Mutations) -> Labels:

@@ -6,7 +6,7 @@ them: Keras comes with the first network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,15 +46,20 @@ def load(path: Path, shape: tuple[int, ...] | None = None) -> keras.Model:
     return model
 
 
-def logits_fn(model: keras.Model, batch_size: int = 1000) -> Callable[[Images], AnyArray]:
-    """``images -> (n, classes)`` float32, in batches of one padded size, compiled once."""
+def logits_fn(
+    model: keras.Model, batch_size: int = 1000, smaller: Sequence[int] = ()
+) -> Callable[[Images], AnyArray]:
+    """``images -> (n, classes)`` float32, in batches of one padded size, compiled once.
+
+    ``smaller``: further sizes, so that few images need not be padded to a whole batch.
+    """
     if not getattr(model, "compiled", False):
         model.compile(jit_compile=backend.jit())
 
     def logits(images: Images) -> AnyArray:
         out = [
             np.asarray(model.predict_on_batch(batch))[:used]
-            for batch, used in padded_batches(images, batch_size)
+            for batch, used in padded_batches(images, batch_size, smaller)
         ]
         if not out:
             return np.zeros((0, model.output_shape[-1]), np.float32)
@@ -92,11 +97,17 @@ def predict_labels(model: keras.Model, images: Images, batch_size: int = 1000) -
     return logits_fn(model, batch_size)(images).argmax(axis=1).astype(np.int64)
 
 
-def padded_batches(array: AnyArray, size: int) -> Iterator[tuple[AnyArray, int]]:
-    """Batches of exactly ``size`` rows, the last filled up with zeros, and the rows that count."""
+def padded_batches(
+    array: AnyArray, size: int, smaller: Sequence[int] = ()
+) -> Iterator[tuple[AnyArray, int]]:
+    """Batches of exactly ``size`` rows and how many of these count; zeros fill up the last one.
+
+    It is filled up to the next of the sizes ``smaller``, where one is large enough.
+    """
     for start in range(0, len(array), size):
         part = array[start : start + size]
         used = len(part)
-        if used < size:
-            part = np.concatenate([part, np.zeros((size - used, *part.shape[1:]), part.dtype)])
+        missing = min((s for s in smaller if s >= used), default=size) - used
+        if missing > 0:
+            part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
         yield part, used

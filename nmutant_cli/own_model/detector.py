@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nmutant_cli.detection.detect import detect
+from nmutant_cli.detection.detect import detect, growing_blocks
 from nmutant_cli.detection.intervals import anytime
 from nmutant_cli.mutation.sensitivity import Subjects, majority_of, streams
 from nmutant_cli.own_model.answers import Answer
@@ -94,7 +94,10 @@ class Detector:
         self._test = calibration.test
         self._seed = secrets.randbits(64) if seed is None else seed
         shape = calibration.image_shape
-        label = labels_under(predict, calibration.mutation, batch_size, shape, growing=True)
+        # The first block goes with the image itself.
+        first, *further = growing_blocks([self._test])
+        sizes = (1 + first, *further)
+        label = labels_under(predict, calibration.mutation, batch_size, shape, sizes)
         self._label = label(calibration.step_size)
 
     def detect(self, images: AnyArray) -> Verdicts:

@@ -21,7 +21,7 @@ import numpy as np
 from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.errors import ConfigError, ModelError
 from nmutant_cli.files import file_digest
-from nmutant_cli.mutation.operator import clip_of, identity
+from nmutant_cli.mutation.operator import WARPING, clip_of, identity
 from nmutant_cli.mutation.sensitivity import Labeller, NumpyLabeller
 from nmutant_cli.own_model.answers import Answer, OwnModel, as_labels, reason
 from nmutant_cli.own_model.calibration import ModelIdentity
@@ -144,12 +144,14 @@ def labels_under(
     mutation: Mutation,
     batch_size: int,
     shape: Sequence[int] | None = None,
-    growing: bool = False,
+    sizes: Sequence[int] = (),
 ) -> Callable[[float], Labeller]:
     """A `sensitivity.Labeller` for each step size: compiled for a Keras model, else with NumPy.
 
     ``shape``: that of an image, where it is known; large images are labelled fewer at a time than
-    ``batch_size``, which changes no result. ``growing``: few mutations at a time are quick, too.
+    ``batch_size``, which changes no result. ``sizes``: so few mutations at a time are to be quick,
+    too; then a Keras model's images are mutated with NumPy, unless they are warped, as its calls
+    with one argument take less time.
     """
     refuse_module(predict)
     if shape is not None:
@@ -165,21 +167,20 @@ def labels_under(
                 f"the model gives scores of shape {model.output_shape}; "
                 "it must give (n, classes) with 2 classes or more"
             )
-        if None not in model.input_shape[1:]:
-            compiled = CompiledLabeller(
-                model,
-                1.0,
-                mutation=mutation,
-                clip=clip,
-                batch_size=batch_size,
-                growing=growing,
-            )
+        sizes = tuple(size for size in sizes if size < batch_size)
+        takes = model.input_shape[1:]
+        if None in takes or (sizes and WARPING.isdisjoint(mutation.kinds)):
+            predict = logits_fn(model, batch_size, sizes)
             # Traced here, so that no two threads do it at once and the first image is as quick.
-            takes = model.input_shape[1:]
+            for size in (*sizes, batch_size) if None not in takes else ():
+                predict(np.zeros((size, *takes), np.float32))
+        else:
+            compiled = CompiledLabeller(
+                model, 1.0, mutation=mutation, clip=clip, batch_size=batch_size
+            ).padding_to(sizes)
             for size in compiled.sizes:
                 compiled(np.zeros((size, *takes), np.float32), identity(size, takes))
             return compiled.at
-        predict = logits_fn(model, batch_size)
 
     def labels(images: Images) -> Labels:
         return as_labels(predict(images), len(images))

@@ -139,7 +139,7 @@ def test_images_of_no_use(images, said):
 
 
 def test_a_model_of_no_use():
-    with pytest.raises(ModelError, match=r"the model gave .* of shape \(1, 12\) for 12 images"):
+    with pytest.raises(ModelError, match=r"the model gave .* of shape \(1, (\d+)\) for \1 images"):
         Detector(lambda x: own.labels(x)[None], CALIBRATION).detect(own.IMAGES)
 
 

@@ -182,19 +182,17 @@ def test_a_lone_image_asks_for_half_as_much_again_as_is_needed_at_most(kind, mon
 
     calibration = Calibration(step_size=8, p0=0.05, p1=0.2, cap=200)
     if kind == "keras":  # rows that fill up a call count too
-        detector = Detector(own.network(), calibration)
-        model = type(detector._label._model)
+        model = own.network()
+        detector = Detector(model, calibration)
         ask = model.predict_on_batch
-        monkeypatch.setattr(
-            model, "predict_on_batch", lambda self, x: asked.append(len(x[0])) or ask(self, x)
-        )
+        monkeypatch.setattr(model, "predict_on_batch", lambda x: asked.append(len(x)) or ask(x))
     else:
         detector = Detector(spy, calibration)
     needed = []
     for image in own.IMAGES:
         asked.clear()
         found = detector.detect(image[None])
-        assert asked[0] == 1
+        assert asked[0] <= 1 + calibration.test.shortest
         assert sum(asked) <= 1.5 * (1 + found.mutations[0])
         needed.append(int(found.mutations[0]))
     assert min(needed) < 16 < max(needed)
@@ -210,7 +208,7 @@ def test_labels_that_are_texts():
     assert found.majority.tolist() == np.array(["dark", "bright"])[numbers.majority].tolist()
     one = calibrate(texts, CLEAN, BOUNDARY, **CHEAP)
     assert one == calibrate(is_bright, CLEAN, BOUNDARY, **CHEAP)
-    with pytest.raises(ModelError, match=r"shape \(1, 3\) for 3 images"):
+    with pytest.raises(ModelError, match=r"shape \(1, (\d+)\) for \1 images"):
         Detector(lambda x: texts(x)[None], calibration).detect(images)
 
 
