@@ -138,9 +138,10 @@ def _rows(tests: dict[str, dict[float, SequentialTest]]) -> list[dict[str, str |
 @config_option
 @set_option
 def estimate(config: str, overrides: tuple[str, ...]) -> None:
-    """Say how long a whole run of a config will take on this machine, at most.
+    """Say about how long a whole run of a config will take on this machine.
 
-    Measures for some seconds how fast its network trains and labels; makes nothing.
+    Measures for some seconds how fast its network trains and labels; makes nothing. Attacks are
+    taken to need all their iterations.
     """
     path, settings = load(config, overrides)
     prepare(quiet=True)
@@ -154,7 +155,7 @@ def estimate(config: str, overrides: tuple[str, ...]) -> None:
 
     table = stage.estimate(settings, load_dataset(settings.dataset))
     click.echo(to_text(table.round({"per_second": 0, "minutes": 1})))
-    click.echo(f"\n{path.stem}: at most {table['minutes'].iloc[-1]:.0f} minutes here")
+    click.echo(f"\n{path.stem}: about {table['minutes'].iloc[-1]:.0f} minutes here")
 
 
 @click.command("configs", epilog=examples("nmutant configs"))
