@@ -1,0 +1,62 @@
+"""Labels under mutation that asking in bfloat16 first changes, and that another batch size changes.
+
+    python scripts/labels.py --mnist 1000000 --cifar10 50000 --out results/labels.json
+
+The networks and images are those of ``bench.py``. bfloat16 comes first here even where it takes
+longer, as on a processor that has it but gains nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench import allconv, mnist, stream, subjects
+from measured import Figures, report
+from tqdm import tqdm
+
+from nmutant_cli.mutation import cascade
+from nmutant_cli.mutation.audit import Audit
+
+TOGETHER = 20_000
+
+
+def differing(figures: Figures, name: str, model: Any, images: Any, count: int) -> None:
+    """Labels under mutation that bfloat16 first changes, and that another batch size changes."""
+    audit, compared = Audit(), {"bfloat16_first": 0, "batch_size": 0}
+    exact = subjects(model, images, 1000, first=False)
+    ways = {
+        "bfloat16_first": subjects(model, images, 1000, audit=audit),
+        "batch_size": subjects(model, images, 250, first=False),
+    }
+    for first in tqdm(range(0, count, TOGETHER), desc=name, disable=None):
+        some = min(count - first, TOGETHER)
+        drawn = stream(images.shape[1:], "differing", first).take(0, some)
+        owner = np.arange(some) % len(images)
+        expected = exact.mutated(owner, drawn)
+        for way, asked in ways.items():
+            compared[way] += int((asked.mutated(owner, drawn) != expected).sum())
+    figures[f"labels_compared.{name}"] = [count]
+    for way, changed in compared.items():
+        figures[f"labels_that_{way}_changes.{name}"] = [changed]
+    for key, value in audit.as_counts().items():
+        figures[f"{key}.{name}"] = [value]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--mnist", type=int, default=1_000_000, help="so many labels")
+    parser.add_argument("--cifar10", type=int, default=50_000, help="the same, all-convolutional")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    cascade.WORTH = cascade.PAYS = 0.0
+    figures: Figures = {}
+    differing(figures, "mnist", *mnist(), args.mnist)
+    differing(figures, "cifar10_allconv", *allconv(), args.cifar10)
+    report(figures, args.out)
+
+
+if __name__ == "__main__":
+    main()
