@@ -182,6 +182,42 @@ def test_mutations_and_masks_are_the_same_on_every_backend(name, tmp_path):
     np.testing.assert_array_equal(np.asarray(found["kept"]), expected)
 
 
+BFLOAT16_FIRST = """
+import json, numpy as np, keras
+from nmutant_cli.config.mutation import Mutation
+from nmutant_cli.mutation import cascade
+from nmutant_cli.mutation.audit import Audit
+from nmutant_cli.mutation.graph import CompiledLabeller
+from nmutant_cli.mutation.operator import MutationStream
+from nmutant_cli.networks.architectures import NETWORKS
+from nmutant_cli.networks.inference import in_bfloat16
+cascade.WORTH, cascade.LEARNT = 0.0, 100
+model = NETWORKS["mnist"]((28, 28, 1), 10, None)
+images = np.random.default_rng(0).random((600, 28, 28, 1), dtype=np.float32)
+drawn = MutationStream((28, 28, 1), Mutation(), 0, "x").take(0, 600)
+exact, quick = (
+    CompiledLabeller(of, 4.0, mutation=Mutation(), batch_size=200)
+    for of in (model, in_bfloat16(model))
+)
+audit = Audit()
+found = cascade.Cascade(exact, lambda: quick, audit).at(4.0)(images, drawn)
+apart = np.abs(exact.ranked(images, drawn)[1] - quick.ranked(images, drawn)[1]).max()
+wrong = int((found != exact(images, drawn)).sum())
+print(json.dumps({"wrong": wrong, "apart": float(apart), **audit.as_counts()}))
+"""
+
+
+@pytest.mark.parametrize("name", installed)
+def test_labels_asked_in_bfloat16_first_are_those_of_float32(name):
+    done = on(name, BFLOAT16_FIRST)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["wrong"] == 0
+    assert found["bfloat16_labels"] == 600
+    assert 0 < found["apart"] < 1
+    assert 0 < found["largest_bound"] <= 2 * found["apart"] + 1e-4
+
+
 def refusal(done):
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert done.stderr.startswith("Error: "), done.stderr
