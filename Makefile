@@ -60,7 +60,7 @@ bench: install  ## kappa and detection beside the bare network, memory, start-up
 
 bench-attacks: install  ## our attacks beside Foolbox's and ART's
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[oracles]'
-	$(BIN)/python scripts/bench_attacks.py
+	$(BIN)/python scripts/bench_attacks.py --out results/bench-attacks.json
 
 renew: install  ## the verdicts and digests of results/, where a rule has changed or a study was made anew
 	$(BIN)/python scripts/renew.py

@@ -134,7 +134,7 @@ def test_a_list_on_standard_input(here):
         ({"model": "net.pt"}, "net.pt: not a model; give a .keras, .onnx or .pt2 file, or"),
         ({"model": "own:IMAGES"}, "own:IMAGES: is of type ndarray, not a function"),
         ({"model": "own:KERNEL.mean"}, "own:KERNEL.mean: failed on images of shape"),
-        ({"model": "numpy:squeeze"}, "the model gave float32 of shape (12, 8, 8) for 12 images;"),
+        ({"model": "numpy:squeeze"}, "the model gave float32 of shape (42, 8, 8) for 42 images;"),
         ({"calibration": "absent.yaml"}, "absent.yaml: cannot be read"),
         ({"calibration": "bad.yaml"}, "bad.yaml: p1: must be above p0"),
         ({"model": "wide.keras"}, "c.yaml: image_shape: calibrated with (8, 8, 1), but wide.keras"),
