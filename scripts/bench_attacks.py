@@ -2,17 +2,12 @@
 
     pip install foolbox adversarial-robustness-toolbox
     python scripts/bench_attacks.py --out results/bench-attacks.json
-    python scripts/bench_attacks.py --check --data cifar10
 
 Every tool attacks the same network, images and targets with the same parameters. The tools take
 turns, ``--repeats`` times; the ratios are medians over the turns of seconds per sample, theirs
 over ours, with the smallest and largest. The first call of ours, which compiles, is not timed;
 neither is one image's worth of the others. The networks are the committed ones, of the MNIST slice
 and of results/cifar10; on the latter only C&W is timed.
-
-With ``--check`` nothing is timed and no other tool is needed. C&W in batches of 1, 7 and 200: the
-same successes, how far the L2 distances lie apart; for each confidence, the successes that reach
-the margin. JSMA: whole runs as those of a literal transcription.
 """
 
 from __future__ import annotations
@@ -30,7 +25,6 @@ from measured import Figures, report
 
 from nmutant_cli.attacks import craft
 from nmutant_cli.attacks.batches import BATCH_SIZE
-from nmutant_cli.attacks.cw import margin_of
 from nmutant_cli.config.attacks import CWParams, JSMAParams
 from nmutant_cli.datasets import Dataset, load_dataset
 from nmutant_cli.networks import inference
@@ -42,7 +36,6 @@ NETWORKS = {
     "mnist": RESULTS / "mnist/slice/model.keras",
     "cifar10": RESULTS / "cifar10/model.keras",
 }
-CHECKED_BATCHES = (1, 7, 200)
 Attack = Callable[[Images, Labels], AnyArray]
 
 
@@ -50,26 +43,28 @@ def main() -> None:
     args = arguments()
     figures: Figures = {}
     for name in args.data:
-        data = load_dataset(name)
-        model = inference.load(args.model or NETWORKS[name], data.image_shape)
-        label = inference.predict_labels(model, data.x_test[:2000])
-        (right,) = np.nonzero(label == data.y_test[:2000])
-        count = {"jsma": args.jsma_images, "cw": args.images if name == "mnist" else args.fewer}
-        chosen = right[np.arange(max(count.values())) % len(right)]
-        x, turn = data.x_test[chosen], np.arange(len(chosen))
-        target = (label[chosen] + 1 + turn % (data.n_classes - 1)) % data.n_classes
-        if args.check:
-            check_cw(model, data, x[: count["cw"]], target[: count["cw"]], args)
-            check_jsma(model, data, x[: count["jsma"]], target[: count["jsma"]], args.gamma)
-            continue
+        count = max(args.jsma_images, args.images if name == "mnist" else args.fewer)
+        model, data, x, target = attacked(name, args.model, count)
         if "jsma" in args.attacks and name == "mnist":
             figures |= bench_jsma(model, data, x, target, args)
         if "cw" in args.attacks:
-            x, target = x[: count["cw"]], target[: count["cw"]]
+            few = slice(args.images if name == "mnist" else args.fewer)
             for confidence in args.confidence:
-                figures |= bench_cw(model, data, x, target, args, confidence)
-    if not args.check:
-        report(figures, args.out, "foolbox", "adversarial-robustness-toolbox")
+                figures |= bench_cw(model, data, x[few], target[few], args, confidence)
+    report(figures, args.out, "foolbox", "adversarial-robustness-toolbox")
+
+
+def attacked(
+    name: str, path: Path | None, count: int
+) -> tuple[keras.Model, Dataset, Images, Labels]:
+    """A network, its data set, ``count`` images that it gets right, and a target for each."""
+    data = load_dataset(name)
+    model = inference.load(path or NETWORKS[name], data.image_shape)
+    label = inference.predict_labels(model, data.x_test[:2000])
+    (right,) = np.nonzero(label == data.y_test[:2000])
+    chosen = right[np.arange(count) % len(right)]
+    step = 1 + np.arange(count) % (data.n_classes - 1)
+    return model, data, data.x_test[chosen], (label[chosen] + step) % data.n_classes
 
 
 def arguments() -> argparse.Namespace:
@@ -77,7 +72,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--model", type=Path, help="another trained .keras file")
     parser.add_argument("--attacks", nargs="+", default=["jsma", "cw"], choices=("jsma", "cw"))
-    parser.add_argument("--check", action="store_true", help="how right, not how fast")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--gamma", type=float, default=0.1)
     parser.add_argument("--repeats", type=int, default=3)
@@ -172,11 +166,14 @@ def compare(
         ratios = np.array(seconds[name]) / np.array(seconds["nmutant"])
         span = f"{np.median(ratios):.1f} ({ratios.min():.1f}, {ratios.max():.1f})"
         # C&W moves every pixel a little: count those that 8 bits would show.
-        pixels = (np.abs(change) > 1 / 510).sum(axis=1)
+        l2, pixels = (
+            (np.linalg.norm(change, axis=1).mean(), (np.abs(change) > 1 / 510).sum(axis=1).mean())
+            if len(change)
+            else (np.nan, np.nan)
+        )
         print(
             f"{name:<18} {count:>7} {np.median(seconds[name]):>9.4f} {span:>22} "
-            f"{success.mean():>8.1%} {np.linalg.norm(change, axis=1).mean():>7.3f} "
-            f"{pixels.mean():>7.1f}"
+            f"{success.mean():>8.1%} {l2:>7.3f} {pixels:>7.1f}"
         )
         if name != "nmutant":
             figures[f"{named}.{name.replace(', ', '_').replace(' ', '_')}"] = ratios.tolist()
@@ -276,72 +273,6 @@ def art_jsma(model: keras.Model, params: JSMAParams, data: Dataset, batch_size: 
         verbose=False,
     )
     return lambda x, target: attack.generate(x, np.eye(data.n_classes)[target])
-
-
-def check_cw(
-    model: keras.Model, data: Dataset, x: Images, y: Labels, args: argparse.Namespace
-) -> None:
-    rngs = [stream(0, "check", i) for i in range(len(x))]
-    for confidence in args.confidence:
-        made = craft(model, x, y, cw_params(args, confidence), data.bounds, rngs)
-        margin = margin_of(inference.logits_fn(model)(made.x_adv), y, targeted=True)[made.success]
-        print(
-            f"C&W confidence {confidence:g}: {len(margin)} of {len(x)} succeed, "
-            f"{(margin >= confidence).sum()} of {len(margin)} reach the margin, smallest "
-            f"{margin.min(initial=np.inf):.4f}"
-        )
-    params = cw_params(args, 0.0)
-    batches = [craft(model, x, y, params, data.bounds, rngs, batch_size=n) for n in CHECKED_BATCHES]
-    first, first_l2 = batches[0], lengths(batches[0].x_adv - x)
-    for size, other in zip(CHECKED_BATCHES, batches, strict=True):
-        near = np.abs(lengths(other.x_adv - x) - first_l2) <= 0.01 * first_l2
-        print(
-            f"C&W batch size {size}: same success {(other.success == first.success).sum()}, L2 "
-            f"within 1% {near.sum()}, identical "
-            f"{(other.x_adv == first.x_adv).all(axis=(1, 2, 3)).sum()} of {len(x)}"
-        )
-
-
-def lengths(change: AnyArray) -> AnyArray:
-    return np.linalg.norm(change.reshape(len(change), -1), axis=1)
-
-
-def check_jsma(model: keras.Model, data: Dataset, x: Images, y: Labels, gamma: float) -> None:
-    params = JSMAParams(method="jsma", theta=1.0, gamma=gamma)
-    made = ours(model, params, data)(x, y)
-    alike = sum(
-        np.array_equal(literal_jsma(model, image, target, gamma), result)
-        for image, target, result in zip(x, y, made, strict=True)
-    )
-    print(f"JSMA, gamma {gamma:g}: {alike} of {len(x)} whole runs identical")
-
-
-def literal_jsma(model: keras.Model, x: AnyArray, target: int, gamma: float) -> AnyArray:
-    """One image at theta 1, step by step, from the whole Jacobian and the table of all pairs."""
-    flat = x.flatten()
-    domain = flat < 1
-    for _ in range(int(flat.size * gamma / 2)):
-        logits, jacobian = jacobian_of(model, tf.constant(flat.reshape(1, *x.shape)))
-        if domain.sum() < 2 or logits.numpy()[0].argmax() == target:
-            break
-        rows = jacobian.numpy().reshape(len(jacobian), -1).astype(float)
-        alpha, beta = rows[target], np.delete(rows, target, axis=0).sum(axis=0)
-        a, b = alpha[:, None] + alpha, beta[:, None] + beta
-        valid = (a > 0) & (b < 0) & np.triu(np.outer(domain, domain), 1)
-        if not valid.any():
-            break
-        pair = list(np.unravel_index(np.where(valid, -a * b, -np.inf).argmax(), a.shape))
-        flat[pair], domain[pair] = 1, False
-    return flat.reshape(x.shape)
-
-
-@tf.function
-def jacobian_of(model: Any, images: Any) -> Any:
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(images)
-        logits = model(images)
-        each = tf.unstack(logits, axis=1)
-    return logits, tf.stack([tape.gradient(logit, images) for logit in each])
 
 
 if __name__ == "__main__":
