@@ -55,7 +55,7 @@ class Detector:
     """Says of images whether they are adversarial for ``predict``.
 
     ``predict``: a function from images, float32 ``(n, h, w, c)`` in [0, 1], to labels ``(n,)`` or
-    scores ``(n, classes)``; of a Keras model mutations and network are compiled into one graph.
+    scores ``(n, classes)``; a Keras model is compiled when the detector is made.
     ``calibration``: a `Calibration`, or the path of one. One by hand, with nothing promised:
     ``Calibration(step_size=1, p0=0.01, p1=0.05, cap=500)``.
     ``seed``: the same image always meets the same mutations, whatever else is looked at, in

@@ -167,7 +167,7 @@ def labels_under(
                 f"the model gives scores of shape {model.output_shape}; "
                 "it must give (n, classes) with 2 classes or more"
             )
-        sizes = tuple(size for size in sizes if size < batch_size)
+        sizes = tuple(sorted({size for size in sizes if size < batch_size}))
         takes = model.input_shape[1:]
         if None in takes or (sizes and WARPING.isdisjoint(mutation.kinds)):
             predict = logits_fn(model, batch_size, sizes)
