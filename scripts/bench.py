@@ -227,10 +227,9 @@ def latency(figures: Figures, model: Any, images: Any, rounds: int) -> None:
 
 def one_pass(model: Any, images: Any, count: int) -> float:
     """Seconds of one call of the bare network with ``count`` images."""
-    logits = inference.logits_fn(model, count)
     images = np.resize(images, (count, *images.shape[1:]))
-    logits(images)
-    return statistics.median(seconds(lambda: logits(images)) for _ in range(5))
+    forward(model, images, count)  # compiles
+    return statistics.median(count / forward(model, images, count) for _ in range(5))
 
 
 def growth(figures: Figures, model: Any, images: Any, batch: int, rounds: int) -> None:

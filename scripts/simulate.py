@@ -26,7 +26,7 @@ from bench import RESULTS, SLICE, mnist, seconds, stream
 from measured import Figures, report
 
 from nmutant_cli.config.mutation import Mutation
-from nmutant_cli.mutation.sensitivity import Subjects, images_at_once
+from nmutant_cli.mutation.sensitivity import images_at_once
 from nmutant_cli.pipeline.jobs import CountChanges, Here, Job, NetworkFile
 from nmutant_cli.pipeline.ray import OnRay
 from nmutant_cli.types import Images
@@ -40,18 +40,11 @@ ASKED = 5 / 6
 """Mutations that change something; the others are not asked about."""
 
 
-class Nothing:
-    """A question that costs a worker nothing."""
-
-    def __call__(self, subjects: Subjects, sources: Any) -> list[list[int]]:
-        return [[0, 0, 0] for _ in sources]
-
-
 class Idle(Job):
     """A job without a network: what is left is to send it and its answers."""
 
     def done_with(self, label: Any) -> Any:
-        return Nothing()(label, self.sources)
+        return [[0, 0, 0] for _ in self.sources]
 
 
 def piece(kind: type[Job], images: Images) -> Job:

@@ -172,7 +172,7 @@ def test_a_keras_model_has_a_journal_too(tmp_path):
     assert calibrate(never, CLEAN, own.IMAGES, **options) == one
 
 
-@pytest.mark.parametrize("kind", ["function", "keras"])
+@pytest.mark.parametrize("kind", ["function", "keras", "keras, warped"])
 def test_a_lone_image_asks_for_half_as_much_again_as_is_needed_at_most(kind, monkeypatch):
     asked = []
 
@@ -180,8 +180,16 @@ def test_a_lone_image_asks_for_half_as_much_again_as_is_needed_at_most(kind, mon
         asked.append(len(images))
         return own.labels(images)
 
-    calibration = Calibration(step_size=8, p0=0.05, p1=0.2, cap=200)
-    if kind == "keras":  # rows that fill up a call count too
+    kinds = {"mutation": Mutation(kinds=("translation",))} if kind == "keras, warped" else {}
+    calibration = Calibration(step_size=8, p0=0.05, p1=0.2, cap=200, **kinds)
+    if kind == "keras, warped":
+        detector = Detector(own.network(), calibration)
+        model = type(detector._label._model)
+        ask = model.predict_on_batch
+        monkeypatch.setattr(
+            model, "predict_on_batch", lambda self, x: asked.append(len(x[0])) or ask(self, x)
+        )
+    elif kind == "keras":  # rows that fill up a call count too
         model = own.network()
         detector = Detector(model, calibration)
         ask = model.predict_on_batch
