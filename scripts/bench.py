@@ -5,7 +5,8 @@
 Every figure is a ratio within one run: the sides take turns, ``--rounds`` times, and its median,
 smallest and largest value are printed and written. The MNIST network and images are the committed
 slice's, the all-convolutional network that of results/cifar10, its images CIFAR10's (set
-NMUTANT_DATA_DIR). Labels are asked in bfloat16 first, as in a run, where that is faster.
+NMUTANT_DATA_DIR). Labels are come by as in a run: found between others under light, and asked in
+bfloat16 first where that is faster.
 """
 
 from __future__ import annotations
@@ -98,13 +99,18 @@ def allconv() -> tuple[Any, Any]:
 
 
 def subjects(
-    model: Any, images: Any, batch: int, *, first: bool = True, audit: Audit | None = None
+    model: Any,
+    images: Any,
+    batch: int,
+    *,
+    shortcuts: bool = True,
+    audit: Audit | None = None,
+    step_size: float = 1.0,
 ) -> Subjects:
-    """The images under mutation at step 1; ``first``: asked in bfloat16 first, where it pays."""
-    label = labeller(
-        model, audit or Audit(), mutation=Mutation(), batch_size=batch, bfloat16_first=first
-    )
-    return Subjects(label.at(1.0), images)
+    """The images under mutation; without ``shortcuts`` each label is asked in float32."""
+    audit = audit or Audit()
+    label = labeller(model, audit, mutation=Mutation(), batch_size=batch, shortcuts=shortcuts)
+    return Subjects(label.at(step_size), images)
 
 
 def kappa(figures: Figures, name: str, model: Any, images: Any, rounds: int, count: int) -> int:
@@ -115,7 +121,7 @@ def kappa(figures: Figures, name: str, model: Any, images: Any, rounds: int, cou
     ways = {
         f"kappa_over_forward.{name}": subjects(model, images[:count], batch),
         f"kappa_in_float32_over_forward.{name}": subjects(
-            model, images[:count], batch, first=False
+            model, images[:count], batch, shortcuts=False
         ),
     }
     for asked in ways.values():  # compiles, and learns the bound
@@ -271,7 +277,7 @@ def of_size(
     """``mutations`` of each of two images, over as many images of the bare network."""
     shape = model.input_shape[1:]
     images = np.random.default_rng(0).random((2 * mutations, *shape), dtype=np.float32)
-    asked = subjects(model, images[:2], batch, first=False)
+    asked = subjects(model, images[:2], batch, shortcuts=False)
     sources = [shared(shape, mutations)] * 2
     tally(asked, [shared(shape, batch)] * 2, batch)
     forward(model, images[:batch], batch)

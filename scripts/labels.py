@@ -1,9 +1,9 @@
-"""Labels under mutation that asking in bfloat16 first changes, and that another batch size changes.
+"""Labels under mutation that the shortcuts of a run change, and that another batch size changes.
 
     python scripts/labels.py --mnist 1000000 --cifar10 50000 --out results/labels.json
 
-The networks and images are those of ``bench.py``. bfloat16 comes first here even where it takes
-longer, as on a processor that has it but gains nothing.
+The networks and images are those of ``bench.py``, the step sizes 1, 5 and 10 in turn. bfloat16
+comes first where the processor has it, even if that takes longer.
 """
 
 from __future__ import annotations
@@ -21,23 +21,28 @@ from nmutant_cli.mutation import cascade
 from nmutant_cli.mutation.audit import Audit
 
 TOGETHER = 20_000
+STEP_SIZES = (1.0, 5.0, 10.0)
 
 
 def differing(figures: Figures, name: str, model: Any, images: Any, count: int) -> None:
-    """Labels under mutation that bfloat16 first changes, and that another batch size changes."""
-    audit, compared = Audit(), {"bfloat16_first": 0, "batch_size": 0}
-    exact = subjects(model, images, 1000, first=False)
-    ways = {
-        "bfloat16_first": subjects(model, images, 1000, audit=audit),
-        "batch_size": subjects(model, images, 250, first=False),
-    }
+    """Labels under mutation that the shortcuts change, and that another batch size changes."""
+    audit, compared = Audit(), {"shortcuts": 0, "batch_size": 0}
+    ways = [
+        {
+            "exact": subjects(model, images, 1000, shortcuts=False, step_size=step_size),
+            "shortcuts": subjects(model, images, 1000, audit=audit, step_size=step_size),
+            "batch_size": subjects(model, images, 250, shortcuts=False, step_size=step_size),
+        }
+        for step_size in STEP_SIZES
+    ]
     for first in tqdm(range(0, count, TOGETHER), desc=name, disable=None):
         some = min(count - first, TOGETHER)
         drawn = stream(images.shape[1:], "differing", first).take(0, some)
         owner = np.arange(some) % len(images)
-        expected = exact.mutated(owner, drawn)
-        for way, asked in ways.items():
-            compared[way] += int((asked.mutated(owner, drawn) != expected).sum())
+        at_step = ways[first // TOGETHER % len(ways)]
+        expected = at_step["exact"].mutated(owner, drawn)
+        for way in compared:
+            compared[way] += int((at_step[way].mutated(owner, drawn) != expected).sum())
     figures[f"labels_compared.{name}"] = [count]
     for way, changed in compared.items():
         figures[f"labels_that_{way}_changes.{name}"] = [changed]

@@ -65,15 +65,16 @@ def detect(
     while len(rows):
         size = next(sizes, block) or _block(len(rows), subjects.batch_size / asked)
         drawn = Mutations.concatenate(sources[i].take(read, size) for i in rows.tolist())
-        # Of what changes nothing a deterministic network is not asked.
-        asked = max(1 - float(drawn.is_identity.mean()), 0.5) if subjects.deterministic else 1.0
+        before = subjects.asked
         labels = subjects.mutated(rows.repeat(size), drawn).reshape(len(rows), size)
+        # Of some mutations the network need not be asked.
+        asked = max((subjects.asked - before) / labels.size, 0.25)
         changes = labels != subjects.labels[rows, None]
         for batch, counted in zip(running, counts, strict=True):
-            before = batch.mutations[rows]
+            had = batch.mutations[rows]
             batch.advance(rows, changes)
             if votes:
-                for row, given, n in zip(rows, labels, batch.mutations[rows] - before, strict=True):
+                for row, given, n in zip(rows, labels, batch.mutations[rows] - had, strict=True):
                     counted[row].update(given[:n].tolist())
         read += size
         still_open = np.any([batch.open[rows] for batch in running], axis=0)

@@ -1,13 +1,14 @@
-"""What is counted of labels that were asked in bfloat16 first (`mutation.cascade`)."""
+"""What is counted of labels that were come by cheaply (`mutation.doubt`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 
 @dataclass
-class Audit:
-    """Counts of rows: asked in bfloat16 ``first``, ``again`` for a doubt, ``audited`` without one.
+class Counts:
+    """Of labels come by in one way: how many at ``first``, asked ``again`` in float32 for a doubt,
+    and ``audited`` without one.
 
     ``disagreed``: audited labels that differed. ``bound``: the largest one in use.
     """
@@ -18,26 +19,46 @@ class Audit:
     disagreed: int = 0
     bound: float = 0.0
 
-    def add(self, other: Audit) -> None:
+    def add(self, other: Counts) -> None:
         for name in ("first", "again", "audited", "disagreed"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.bound = max(self.bound, other.bound)
 
-    def taken(self) -> Audit:
+    def taken(self) -> Counts:
         """What has been counted since this was last asked."""
         counted = replace(self)
-        for field in fields(self):
-            setattr(self, field.name, field.default)
+        for each in fields(self):
+            setattr(self, each.name, each.default)
         return counted
 
-    def as_counts(self) -> dict[str, float]:
-        """For a manifest; nothing where no row was asked in bfloat16."""
+    def named(self, labels: str, before: str = "") -> dict[str, float]:
+        """For a manifest; nothing where there were no such labels."""
         if not self.first:
             return {}
         return {
-            "bfloat16_labels": self.first,
-            "asked_again": self.again,
-            "audited": self.audited,
-            "disagreed": self.disagreed,
-            "largest_bound": round(self.bound, 4),
+            labels: self.first,
+            f"{before}asked_again": self.again,
+            f"{before}audited": self.audited,
+            f"{before}disagreed": self.disagreed,
+            f"{before}largest_bound": round(self.bound, 4),
         }
+
+
+@dataclass
+class Audit:
+    """Labels asked in ``bfloat16`` first, and those ``between`` two levels of light."""
+
+    bfloat16: Counts = field(default_factory=Counts)
+    between: Counts = field(default_factory=Counts)
+
+    def add(self, other: Audit) -> None:
+        self.bfloat16.add(other.bfloat16)
+        self.between.add(other.between)
+
+    def taken(self) -> Audit:
+        """What has been counted since this was last asked."""
+        return Audit(self.bfloat16.taken(), self.between.taken())
+
+    def as_counts(self) -> dict[str, float]:
+        """For a manifest; nothing where every label was asked in float32."""
+        return self.bfloat16.named("bfloat16_labels") | self.between.named("light_labels", "light_")

@@ -25,7 +25,7 @@ Kinds that the paper does not have, each growing with the step size as well (ste
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,6 +114,25 @@ def identity(n: int, shape: ImageShape, max_rectangle: int = 1) -> Mutations:
         noise=zeros,
         warp=np.zeros((n, 4), np.float32),
     )
+
+
+def lit(levels: AnyArray, shape: ImageShape) -> Mutations:
+    """A mutation of the kind light for each of ``levels``, ``(n,)``, at step size 1."""
+    nothing = identity(len(levels), shape)
+    return replace(
+        nothing,
+        kind=np.full(len(levels), LIGHT, np.int32),
+        height=np.full(len(levels), shape[0], np.int32),
+        width=np.full(len(levels), shape[1], np.int32),
+        level=np.asarray(levels, np.float32),
+    )
+
+
+def light_spread(settings: Mutation, shape: ImageShape) -> float:
+    """The standard deviation of the level that light adds to images of ``shape``, step size 1."""
+    divisors = np.arange(1, settings.max_divisor + 1)
+    values = shape[0] * shape[1] * shape[2]
+    return float(settings.amplitude * np.sqrt((divisors**-2.0).mean() / 12 / values))
 
 
 def patch_side(settings: Mutation, shape: ImageShape) -> int:

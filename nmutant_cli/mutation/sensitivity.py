@@ -17,6 +17,8 @@ from typing import Protocol
 import numpy as np
 
 from nmutant_cli.config.mutation import Mutation
+from nmutant_cli.mutation.doubt import Ranked
+from nmutant_cli.mutation.lights import Lighting, Lights
 from nmutant_cli.mutation.operator import Mutations, MutationStream, apply, identity
 from nmutant_cli.types import Bools, Bounds, Floats, Images, Ints, Labels, Predict
 
@@ -24,12 +26,14 @@ from nmutant_cli.types import Bools, Bounds, Floats, Images, Ints, Labels, Predi
 class Labeller(Protocol):
     """Labels mutated images, at most ``at_once`` in one call, ``batch_size`` at a time.
 
-    ``deterministic``: asked twice about one image, the network says the same twice.
+    ``deterministic``: asked twice about one image, the network says the same twice. ``lighting``:
+    how labels of lit images are found without asking, if they are.
     """
 
     deterministic: bool
     batch_size: int
     at_once: int
+    lighting: Lighting | None
 
     def __call__(self, images: Images, mutations: Mutations) -> Labels:
         """The label of ``images[i]`` after ``mutations[i]``: ``(n,)``, for n images."""
@@ -58,6 +62,7 @@ class NumpyLabeller:
         self._predict, self._step_size, self._clip = predict, step_size, clip
         self.batch_size = self.at_once = batch_size
         self.deterministic = deterministic
+        self.lighting: Lighting | None = None
 
     def __call__(self, images: Images, mutations: Mutations) -> Labels:
         return np.asarray(self._predict(apply(images, mutations, self._step_size, self._clip)))
@@ -84,6 +89,12 @@ class Subjects:
         self._label, self.images, self._given = label, images, labels
         self.batch_size, self.deterministic = label.batch_size, label.deterministic
         self._own: Labels | None = None
+        self._ask: Callable[[Ints, Mutations], Labels] = self._labelled
+        if label.lighting is not None:
+            shape = images.shape[1:]
+            self._ask = Lights(label.lighting, len(images), shape, self._ranked).labels
+        self.asked = 0
+        """Rows that the network was asked about so far."""
 
     @property
     def own(self) -> Labels:
@@ -123,13 +134,22 @@ class Subjects:
         labels[asked] = found
         return labels
 
-    def _ask(self, owner: Ints, mutations: Mutations) -> Labels:
-        size = self._label.at_once
-        out = np.zeros(len(owner), np.int64)
-        for i in range(0, len(owner), size):
-            part = slice(i, i + size)
-            out[part] = self._label(self.images[owner[part]], mutations[part])
-        return out
+    def _labelled(self, owner: Ints, mutations: Mutations) -> Labels:
+        parts = self._parts(owner, mutations)
+        return np.concatenate([np.zeros(0, np.int64), *(self._label(*part) for part in parts)])
+
+    def _ranked(self, owner: Ints, mutations: Mutations) -> Ranked:
+        assert self._label.lighting is not None
+        found = [self._label.lighting.ranked(*part) for part in self._parts(owner, mutations)]
+        labels, leads = zip((np.zeros(0, np.int64), np.zeros(0)), *found, strict=True)
+        return np.concatenate(labels), np.concatenate(leads)
+
+    def _parts(self, owner: Ints, mutations: Mutations) -> Iterator[tuple[Images, Mutations]]:
+        """The images and mutations of one call after another."""
+        self.asked += len(owner)
+        for first in range(0, len(owner), self._label.at_once):
+            part = slice(first, first + self._label.at_once)
+            yield self.images[owner[part]], mutations[part]
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ class Experiment:
             clip=clip_of(settings.mutation, self.data.bounds),
             batch_size=settings.runtime.batch_size,
             stochastic=settings.model_settings(name).stochastic_inference,
-            bfloat16_first=settings.runtime.exact_precision == "auto",
+            shortcuts=settings.runtime.exact_precision == "auto",
         )
 
     def label(self, network: str, step_size: float) -> Labeller:

@@ -36,10 +36,10 @@ class NetworkFile:
     clip: Bounds | None
     batch_size: int | Literal["auto"]
     stochastic: bool
-    bfloat16_first: bool = True
+    shortcuts: bool = True
 
     def label(self, audit: Audit) -> Cascade | CompiledLabeller:
-        """The compiled graph of this network; what it asks in bfloat16 is counted in ``audit``."""
+        """The compiled network; ``audit`` counts how its labels are come by."""
         from nmutant_cli.mutation.cascade import labeller
         from nmutant_cli.networks import inference
 
@@ -50,7 +50,7 @@ class NetworkFile:
             clip=self.clip,
             batch_size=self.batch_size,
             stochastic=self.stochastic,
-            bfloat16_first=self.bfloat16_first,
+            shortcuts=self.shortcuts,
         )
 
 

@@ -20,6 +20,12 @@ from nmutant_cli.mutation.audit import Audit
 from nmutant_cli.networks import backend
 from nmutant_cli.pipeline.jobs import Answers, Here, Job
 
+PASSED = (
+    "TF_DETERMINISTIC_OPS",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "NVIDIA_TF32_OVERRIDE",
+    "JAX_DEFAULT_MATMUL_PRECISION",
+)
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 """Where they are set here, workers have the same; else they share the cores."""
 
@@ -113,8 +119,7 @@ class OnRay:
         self._workers = self._number or gpus or int(has.get("CPU", 1))
         threads = 1 if self._address else max(1, cores // self._workers)
         # What is said to the libraries here is said to them there.
-        passed = ("TF_DETERMINISTIC_OPS", "NVIDIA_TF32_OVERRIDE", "JAX_DEFAULT_MATMUL_PRECISION")
-        env = {name: os.environ[name] for name in passed if name in os.environ}
+        env = {name: os.environ[name] for name in PASSED if name in os.environ}
         env |= {"KERAS_BACKEND": backend.name(), "TF_CPP_MIN_LOG_LEVEL": "3"}
         for name in THREADS:
             env[name] = os.environ.get(name, str(threads))

@@ -1,4 +1,4 @@
-"""Labels asked in bfloat16 first are those of float32."""
+"""Labels that are come by cheaply are those of float32."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from nmutant_cli.config.mutation import Mutation
-from nmutant_cli.mutation import cascade
+from nmutant_cli.mutation import cascade, doubt
 from nmutant_cli.mutation.audit import Audit
 from nmutant_cli.mutation.cascade import Cascade
 from nmutant_cli.mutation.graph import CompiledLabeller
@@ -72,7 +72,7 @@ def asked(wrong, logits):
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     monkeypatch.setattr(cascade, "WORTH", 0.0)
-    monkeypatch.setattr(cascade, "LEARNT", 8)
+    monkeypatch.setattr(doubt, "LEARNT", 8)
 
 
 finite = st.floats(-8, 8, width=32)
@@ -81,12 +81,12 @@ near = st.sampled_from([0.0, 1.0, 1.0 + 2**-20, 1.0 - 2**-20, 1.25, 1.4999, -3.0
 
 @given(arrays(np.float32, (96, CLASSES), elements=st.one_of(finite, near)))
 def test_the_labels_are_those_of_float32(logits):
-    # The first rows differ by as much as halves can; so twice that bounds all the others.
-    logits[:8] = [1.2499, 0.2501, -1, -1]
+    # Some rows that are learnt from differ by as much as halves can: twice that bounds the others.
+    logits[::12] = [1.2501, 0.2499, -1, -1]
     found, expected, audit, _, _ = asked(halves, logits)
     assert (found == expected).all()
-    assert audit.first == len(logits)
-    assert audit.disagreed == 0
+    assert audit.bfloat16.first == len(logits)
+    assert audit.bfloat16.disagreed == 0
 
 
 def test_what_is_clear_is_not_asked_again():
@@ -96,10 +96,12 @@ def test_what_is_clear_is_not_asked_again():
     found, expected, audit, label, exact = asked(halves, logits)
     assert (found == expected).all()
     assert set(found[100:103]) == {1, 2}
-    assert 0 < label.bound < 1
-    assert audit.again == 8 + 3
-    assert 0.01 * 2000 <= audit.audited < 0.03 * 2000
-    assert audit.again + audit.audited == exact.rows[0], "whole batches, or parts of one"
+    assert 0 < label.doubt.bound < 1
+    assert audit.bfloat16.again == 8 + 3
+    assert 0.01 * 2000 <= audit.bfloat16.audited < 0.03 * 2000
+    assert audit.bfloat16.again + audit.bfloat16.audited == exact.rows[0], (
+        "whole batches, or parts of one"
+    )
     assert exact.rows[0] % 2 == 0
 
 
@@ -108,13 +110,13 @@ def test_a_difference_up_to_twice_the_largest_is_a_doubt():
     logits[777] = [1.1, 1.0, 0.0, 0.0]
 
     def misled(logits):
-        out = logits - [0.0, 0.3, 0.0, 0.0]
+        out = logits + np.array([0.0, 0.3, 0.0, 0.0])
         out[777] = [1.0, 1.4, 0.0, 0.0]
         return out
 
     found, expected, audit, label, _ = asked(misled, logits)
-    assert label.bound > 0.5
-    assert audit.again == 8 + 1
+    assert label.doubt.bound > 0.5
+    assert audit.bfloat16.again == 8 + 1
     assert (found == expected).all()
 
 
@@ -122,44 +124,43 @@ def test_a_tie_is_a_doubt_even_where_bfloat16_is_exact():
     logits = np.tile([0.0, 3.0, 1.0, 2.0], (500, 1))
     logits[200] = [0.0, 3.0, 3.0, 2.0]
     found, expected, audit, label, _ = asked(lambda logits: logits, logits)
-    assert label.bound == 0
-    assert audit.again == 8 + 1
+    assert label.doubt.bound == 0
+    assert audit.bfloat16.again == 8 + 1
     assert (found == expected).all()
 
 
-@pytest.mark.parametrize("row", [3, 300])
+@pytest.mark.parametrize("row", [125, 300])
 def test_a_logit_that_is_no_number_is_a_doubt(row):
     logits = np.tile([0.0, 3.0, 1.0, 2.0], (500, 1))
     logits[row] = [np.nan, 3.0, 1.0, 2.0]
     found, expected, audit, label, _ = asked(halves, logits)
     assert (found == expected).all()
-    assert label.bound == 0
-    assert audit.again == 8 + (row >= 8)
+    assert label.doubt.bound == 0
+    assert audit.bfloat16.again == 8 + (row == 300)
 
 
 def test_an_audited_label_that_differs_raises_the_bound_and_asks_again():
     def misled(logits):
-        """Right about the first rows, then wrong about each that leads by less than 2."""
-        out = logits.copy()
-        out[:8, 1] -= 0.25
-        out[8:, 0] += np.where(out[8:, 1] < 2, 4, 0)
+        """Right about the rows that are learnt from, wrong about each that leads by less than 2."""
+        out = logits + np.array([0.0, 0.25, 0.0, 0.0])
+        out[:, 0] += np.where(logits[:, 1] < 2, 4, 0)
         return out
 
     logits = np.zeros((800, CLASSES))
     logits[:, 1] = np.where(np.arange(800) % 2, 1, 9)
     found, expected, audit, label, _ = asked(misled, logits)
-    assert audit.disagreed > 0
-    assert label.bound >= 2 * 4
+    assert audit.bfloat16.disagreed > 0
+    assert label.doubt.bound >= 2 * 3.75
     assert (found == expected).all()
-    assert audit.again > 400
+    assert audit.bfloat16.again > 400
 
 
 def test_each_step_size_has_a_bound_of_its_own():
     network = Cascade(Logits(), lambda: Logits(halves), Audit())
-    logits = np.tile([0.0, 3.2, 1.0, 2.0], (100, 1)).reshape(-1, *SHAPE)
+    logits = np.tile([0.0, 3.3, 1.0, 2.0], (100, 1)).reshape(-1, *SHAPE)
     network.at(1.0)(logits, identity(100, SHAPE))
-    assert network.at(1.0).bound > 0
-    assert network.at(5.0).bound == 0
+    assert network.at(1.0).doubt.bound > 0
+    assert network.at(5.0).doubt.bound == 0
     assert network.at(1.0) is network.at(1.0)
 
 
@@ -178,13 +179,13 @@ def test_bfloat16_comes_in_once_it_is_worth_it(monkeypatch):
     few = slice(0, 7)
     for _ in range(2):  # three seconds each
         label(logits, identity(60, SHAPE))
-        assert (audit.first, made) == (0, [])
+        assert (audit.bfloat16.first, made) == (0, [])
     label(logits, identity(60, SHAPE))
-    assert (audit.first, made) == (60, [1])
+    assert (audit.bfloat16.first, made) == (60, [1])
     label(logits[few], identity(7, SHAPE))
-    assert audit.first == 60, "less than half a batch is asked in float32"
+    assert audit.bfloat16.first == 60, "less than half a batch is asked in float32"
     label(logits, identity(60, SHAPE))
-    assert (audit.first, made) == (120, [1])
+    assert (audit.bfloat16.first, made) == (120, [1])
 
 
 def test_bfloat16_that_is_no_faster_is_not_asked():
@@ -200,7 +201,7 @@ def test_bfloat16_that_is_no_faster_is_not_asked():
     [("mnist", (28, 28, 1), False, 1200), ("cifar10_allconv", (32, 32, 3), True, 60)],
 )
 def test_a_network_in_bfloat16_first(name, shape, stochastic, rows, monkeypatch):
-    monkeypatch.setattr(cascade, "LEARNT", rows // 4)
+    monkeypatch.setattr(doubt, "LEARNT", rows // 4)
     model = NETWORKS[name](shape, 10, None)
     initialize(model, np.random.default_rng(1), "keras")
     rng = np.random.default_rng(2)
@@ -217,10 +218,29 @@ def test_a_network_in_bfloat16_first(name, shape, stochastic, rows, monkeypatch)
     label, lead = exact.at(4.0).ranked(images, drawn)
     _, its_lead = quick.at(4.0).ranked(images, drawn)
     assert (found == label).all()
-    assert audit.first == rows
-    assert audit.bound > 0
+    assert audit.bfloat16.first == rows
+    assert audit.bfloat16.bound > 0
     difference = np.abs(lead - its_lead)
     assert 0 < difference.mean() < 0.1 * lead.mean() + 0.01, "the same network, less precisely"
+
+
+@pytest.mark.parametrize("kinds", [("light", "blackout"), ("occlusion", "blackout")])
+@pytest.mark.parametrize("stochastic", [False, True])
+@pytest.mark.parametrize("shortcuts", [False, True])
+def test_light_is_asked_with_dropout_on_and_where_no_shortcut_is_wanted(
+    kinds, stochastic, shortcuts
+):
+    model = NETWORKS["cifar10_basic"]((32, 32, 3), 10, None)
+    label = cascade.labeller(
+        model,
+        Audit(),
+        mutation=Mutation(kinds=kinds),
+        batch_size=8,
+        stochastic=stochastic,
+        shortcuts=shortcuts,
+    )
+    found_between = shortcuts and not stochastic and "light" in kinds
+    assert (label.at(1.0).lighting is not None) == found_between
 
 
 def test_a_run_gives_the_same_tables_and_its_manifest_counts(tmp_path, monkeypatch):
@@ -239,8 +259,9 @@ def test_a_run_gives_the_same_tables_and_its_manifest_counts(tmp_path, monkeypat
         assert counts["bfloat16_labels"] > 0
         assert counts["audited"] > 0
         assert counts["largest_bound"] > 0
+    assert counts["light_labels"] > counts["light_audited"] > 0
     without = manifest(tmp_path / "float32")["kappa/normal.csv"]["counts"]
-    assert "bfloat16_labels" not in without
+    assert without.keys().isdisjoint({"bfloat16_labels", "light_labels"})
 
 
 def manifest(folder):

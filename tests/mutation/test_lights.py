@@ -1,0 +1,207 @@
+"""Labels found between two levels of light are those that asking gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nmutant_cli.config.mutation import Mutation
+from nmutant_cli.mutation import doubt
+from nmutant_cli.mutation.audit import Counts
+from nmutant_cli.mutation.doubt import Doubt
+from nmutant_cli.mutation.lights import PLACES, Lighting
+from nmutant_cli.mutation.operator import (
+    LIGHT,
+    Mutations,
+    MutationStream,
+    apply,
+    draw,
+    identity,
+    light_spread,
+    lit,
+)
+from nmutant_cli.mutation.sensitivity import FixedMutations, Subjects, tally
+
+SHAPE = (5, 4, 2)
+WAYS = [("light",), ("light", "occlusion", "blackout")]
+
+
+class Network:
+    """A labeller of ``logits(images)``, which finds lit labels between others where it may."""
+
+    deterministic, batch_size, at_once = True, 64, 256
+
+    def __init__(self, logits, spread=None, step_size=1.0, clip=None):
+        self._logits, self._step, self._clip = logits, step_size, clip
+        self.counts, self.rows = Counts(), 0
+        self.lighting = None
+        if spread is not None:
+            self.lighting = Lighting(
+                spread, Doubt("x", self.counts), self.ranked, lambda rows: rows
+            )
+
+    def ranked(self, images, mutations):
+        assert len(images) == len(mutations) <= self.at_once
+        self.rows += len(images)
+        logits = self._logits(apply(images, mutations, self._step, self._clip))
+        best = np.sort(logits, axis=1)
+        return logits.argmax(axis=1), best[:, -1] - best[:, -2]
+
+    def __call__(self, images, mutations):
+        return self.ranked(images, mutations)[0]
+
+
+def perceptron(seed):
+    """A network with a layer of 30 and four classes that are never far apart."""
+    rng = np.random.default_rng(seed)
+    first, bias = rng.standard_normal((np.prod(SHAPE), 30)), rng.standard_normal(30)
+    last = rng.standard_normal((30, 4))
+
+    def logits(images):
+        flat = images.reshape(len(images), -1).astype(np.float64)
+        return np.maximum(flat @ first + bias, 0) @ last
+
+    return logits
+
+
+def both(logits, images, settings, *, mutations=400, step_size=1.0, clip=None):
+    """The changes found with and without asking for every label, and the two networks."""
+    spread = light_spread(settings, SHAPE)
+    sources = [MutationStream(SHAPE, settings, 0, "x", i) for i in range(len(images))]
+    networks = [Network(logits, s, step_size, clip) for s in (spread, None)]
+    found, expected = (tally(Subjects(n, images), sources, mutations) for n in networks)
+    assert (found.majority == expected.majority).all()
+    return found.changes, expected.changes, networks
+
+
+@given(
+    st.integers(0, 10**6), st.sampled_from(WAYS), st.sampled_from([1.0, 5.0, 20.0]), st.booleans()
+)
+def test_the_labels_are_those_of_asking(seed, kinds, step_size, clip):
+    images = np.random.default_rng(seed).random((20, *SHAPE), dtype=np.float32)
+    found, expected, (network, _) = both(
+        perceptron(seed),
+        images,
+        Mutation(kinds=kinds),
+        step_size=step_size,
+        clip=(0.0, 1.0) if clip else None,
+    )
+    assert found.tolist() == expected.tolist()
+    assert network.counts.first > 0
+
+
+def test_few_are_asked(monkeypatch):
+    monkeypatch.setattr(doubt, "LEARNT", 100)
+    images = np.random.default_rng(0).random((20, *SHAPE), dtype=np.float32)
+    found, expected, (network, plain) = both(perceptron(1), images, Mutation(kinds=("light",)))
+    assert expected.sum() > 0
+    assert (found == expected).all()
+    assert plain.rows == 20 * 401
+    assert network.counts.audited >= 0.01 * (network.counts.first - network.counts.again)
+    far = plain.rows - 20 - network.counts.first  # beyond the outermost places
+    assert network.rows == 20 * 10 + network.counts.again + network.counts.audited + far
+    assert network.rows < plain.rows / 8
+
+
+def crossing(at):
+    """Two classes, the second from a mean brightness of ``at`` on."""
+
+    def logits(images):
+        light = images.reshape(len(images), -1).astype(np.float64).mean(axis=1)
+        return np.stack([np.zeros(len(light)), light - at], axis=1)
+
+    return logits
+
+
+SETTINGS = Mutation(kinds=("light",))
+SPREAD = light_spread(SETTINGS, SHAPE)
+
+
+def under(levels, network, images=None):
+    """The labels of a black image under ``levels``, in standard deviations."""
+    images = np.zeros((1, *SHAPE), np.float32) if images is None else images
+    subjects = Subjects(network, images)
+    levels = SPREAD * np.asarray(levels)
+    return subjects.mutated(np.zeros(len(levels), int), lit(levels, SHAPE)), subjects
+
+
+@pytest.mark.parametrize("at", [-3.9, -1.5, 0.3, 1.0, 2.999, 5.0])
+def test_where_the_label_changes_between_two_places_it_is_asked(at):
+    levels = np.linspace(-6, 6, 997)
+    network = Network(crossing(at * SPREAD), SPREAD)
+    found, _ = under(levels, network)
+    assert (found == (levels > at)).all()
+
+
+def test_a_stretch_that_differs_is_found_by_the_audit_and_all_is_asked_again(monkeypatch):
+    monkeypatch.setattr(doubt, "LEARNT", 0)
+
+    def logits(images):
+        light = images.reshape(len(images), -1).astype(np.float64).mean(axis=1) / SPREAD
+        bump = 3 * ((light > 1.2) & (light < 1.8))
+        return np.stack([np.ones(len(light)), bump], axis=1)
+
+    levels = np.linspace(-4, 4, 4000)
+    network = Network(logits, SPREAD)
+    found, _ = under(levels, network)
+    assert network.counts.disagreed > 0
+    assert network.counts.bound == 2 * (1 + 2)
+    assert (found == ((levels > 1.2) & (levels < 1.8))).all()
+
+
+def test_a_network_that_gives_no_number_is_asked():
+    def logits(images):
+        light = images.reshape(len(images), -1).astype(np.float64).mean(axis=1)
+        return np.stack([np.where(light > 0, np.nan, 1.0), light], axis=1)
+
+    levels = np.linspace(-4, 4, 500)
+    found, _ = under(levels, Network(logits, SPREAD))
+    expected, _ = under(levels, Network(logits))
+    assert (found == expected).all()
+
+
+def test_an_image_that_has_seen_little_light_is_asked_as_it_comes():
+    network = Network(crossing(0.5 * SPREAD), SPREAD)
+    few = len(PLACES) - 1
+    _, subjects = under(np.linspace(-2, 2, few), network)
+    assert network.rows == 1 + few
+    assert network.counts.first == 0
+    subjects.mutated(np.zeros(1, int), lit(np.array([SPREAD]), SHAPE))
+    assert network.rows == 1 + few + len(PLACES) + 1, "all places, and the first one learnt from"
+    assert network.counts.first == 1
+
+
+def test_what_is_no_light_is_always_asked():
+    level = np.full(300, 0.5 * SPREAD, np.float32)
+    other = lit(level, SHAPE)
+    other.kind[:] = LIGHT + 1
+    network = Network(crossing(SPREAD), SPREAD)
+    Subjects(network, np.zeros((1, *SHAPE), np.float32)).mutated(np.zeros(300, int), other)
+    assert (network.rows, network.counts.first) == (301, 0)
+
+
+def test_nobody_and_nothing():
+    network = Network(crossing(1), SPREAD)
+    empty = Subjects(network, np.zeros((0, *SHAPE), np.float32))
+    assert empty.own.shape == (0,)
+    assert tally(empty, [], 5).changes.shape == (0,)
+    alone = Subjects(network, np.zeros((1, *SHAPE), np.float32))
+    found = tally(alone, [FixedMutations(identity(30, SHAPE))], 30)
+    assert found.changes.tolist() == [0]
+
+
+@pytest.mark.parametrize("amplitude", [1.0, 4.0])
+@pytest.mark.parametrize("max_divisor", [1, 20])
+def test_the_spread_is_that_of_the_levels_drawn(amplitude, max_divisor):
+    settings = Mutation(kinds=("light",), amplitude=amplitude, max_divisor=max_divisor)
+    drawn = draw(np.random.default_rng(0), 20_000, SHAPE, settings)
+    assert drawn.level.std() == pytest.approx(light_spread(settings, SHAPE), rel=0.02)
+
+
+def test_a_level_is_added_everywhere_as_the_operator_does():
+    drawn = draw(np.random.default_rng(0), 50, SHAPE, SETTINGS)
+    images = np.random.default_rng(1).random((50, *SHAPE), dtype=np.float32)
+    made: Mutations = lit(drawn.level, SHAPE)
+    np.testing.assert_array_equal(apply(images, made, 5.0), apply(images, drawn, 5.0))
