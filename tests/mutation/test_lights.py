@@ -135,6 +135,16 @@ def test_where_the_label_changes_between_two_places_it_is_asked(at):
     assert (found == (levels > at)).all()
 
 
+def test_beyond_the_outermost_places_it_is_asked():
+    def logits(images):
+        light = images.reshape(len(images), -1).astype(np.float64).mean(axis=1) / SPREAD
+        return np.stack([np.ones(len(light)), 2.0 * (np.abs(light) > 4.5)], axis=1)
+
+    levels = np.linspace(-6, 6, 997)
+    found, _ = under(levels, Network(logits, SPREAD))
+    assert (found == (np.abs(levels) > 4.5)).all()
+
+
 def test_a_stretch_that_differs_is_found_by_the_audit_and_all_is_asked_again(monkeypatch):
     monkeypatch.setattr(doubt, "LEARNT", 0)
 
