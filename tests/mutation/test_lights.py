@@ -141,8 +141,10 @@ def test_beyond_the_outermost_places_it_is_asked():
         return np.stack([np.ones(len(light)), 2.0 * (np.abs(light) > 4.5)], axis=1)
 
     levels = np.linspace(-6, 6, 997)
-    found, _ = under(levels, Network(logits, SPREAD))
+    network = Network(logits, SPREAD)
+    found, _ = under(levels, network)
     assert (found == (np.abs(levels) > 4.5)).all()
+    assert network.counts.first == (np.abs(levels) <= PLACES[-1]).sum()
 
 
 def test_a_stretch_that_differs_is_found_by_the_audit_and_all_is_asked_again(monkeypatch):
