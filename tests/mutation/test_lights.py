@@ -140,7 +140,7 @@ def test_beyond_the_outermost_places_it_is_asked():
         light = images.reshape(len(images), -1).astype(np.float64).mean(axis=1) / SPREAD
         return np.stack([np.ones(len(light)), 2.0 * (np.abs(light) > 4.5)], axis=1)
 
-    levels = np.linspace(-6, 6, 997)
+    levels = np.linspace(-6, 6, 1000)
     network = Network(logits, SPREAD)
     found, _ = under(levels, network)
     assert (found == (np.abs(levels) > 4.5)).all()
