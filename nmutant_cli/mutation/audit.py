@@ -46,19 +46,23 @@ class Counts:
 
 @dataclass
 class Audit:
-    """Labels asked in ``bfloat16`` first, and those ``between`` two levels of light."""
+    """Labels asked in ``bfloat16`` first, and those come by without asking: under ``light``, and
+    with an ``occlusion``."""
 
     bfloat16: Counts = field(default_factory=Counts)
-    between: Counts = field(default_factory=Counts)
+    light: Counts = field(default_factory=Counts)
+    occlusion: Counts = field(default_factory=Counts)
 
     def add(self, other: Audit) -> None:
-        self.bfloat16.add(other.bfloat16)
-        self.between.add(other.between)
+        for way in fields(self):
+            getattr(self, way.name).add(getattr(other, way.name))
 
     def taken(self) -> Audit:
         """What has been counted since this was last asked."""
-        return Audit(self.bfloat16.taken(), self.between.taken())
+        return Audit(*(getattr(self, way.name).taken() for way in fields(self)))
 
     def as_counts(self) -> dict[str, float]:
         """For a manifest; nothing where every label was asked in float32."""
-        return self.bfloat16.named("bfloat16_labels") | self.between.named("light_labels", "light_")
+        counts = self.bfloat16.named("bfloat16_labels")
+        counts |= self.light.named("light_labels", "light_")
+        return counts | self.occlusion.named("occlusion_labels", "occlusion_")

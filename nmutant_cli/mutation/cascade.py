@@ -2,11 +2,13 @@
 
 Where the machine is faster in bfloat16, a label is asked in it first and once more in float32 where
 that leaves a doubt (`mutation.doubt`). The label under light is found between two others
-(`mutation.lights`). What comes out is what float32 says.
+(`mutation.lights`), that with an occlusion from gradients (`mutation.slopes`). What comes out is
+what float32 says.
 """
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -18,9 +20,11 @@ from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.mutation.audit import Audit
 from nmutant_cli.mutation.doubt import Doubt, Ranked
 from nmutant_cli.mutation.graph import CompiledLabeller, fastest, seconds_each
-from nmutant_cli.mutation.lights import Lighting
-from nmutant_cli.mutation.operator import Mutations, light_spread
-from nmutant_cli.networks import backend
+from nmutant_cli.mutation.lights import Lights
+from nmutant_cli.mutation.operator import Mutations, light_spread, patch_side
+from nmutant_cli.mutation.shortcut import Ask, Shortcuts
+from nmutant_cli.mutation.slopes import MOST, Gradients, Slopes
+from nmutant_cli.networks import backend, gradients
 from nmutant_cli.networks.inference import in_bfloat16
 from nmutant_cli.types import Bounds, Images, Ints, Labels
 
@@ -63,17 +67,26 @@ def labeller(
         found = compiled(exact.batch_size, in_bfloat16(model))
         return found if PAYS * seconds_each(found) < seconds_each(exact) else None
 
-    # With dropout left on no two mutations meet the same network.
-    lit = "light" in mutation.kinds and not stochastic
-    return Cascade(exact, quick, audit, light_spread(mutation, exact.image_shape) if lit else None)
+    cascade = Cascade(exact, quick, audit)
+    kinds, shape, classes = set(mutation.kinds), exact.image_shape, model.output_shape[-1]
+    if stochastic:  # no two mutations meet the same network
+        return cascade
+    if "light" in kinds:
+        cascade.spread = light_spread(mutation, shape)
+    # Clipped or large patches do not change the logits in proportion.
+    small = clip is None and "gaussian" not in kinds and classes * int(np.prod(shape)) <= MOST
+    # A GPU answers faster than NumPy works the slopes out.
+    if "occlusion" in kinds and small and backend.on_cpu() and backend.name() in backend.TRAINING:
+        by_pixel = functools.partial(gradients.by_pixel, model)
+        cascade.gradients = Gradients(by_pixel, classes, patch_side(mutation, shape))
+    return cascade
 
 
 class Cascade:
     """A network under mutation, at any step size.
 
     ``exact``: its graph in float32. ``quick`` makes the one in bfloat16 once it is worth it, or
-    None where that is no faster. ``spread``: of the levels of light, if labels are to be found
-    between them. Counts go to ``audit``.
+    None where that is no faster. Counts go to ``audit``.
     """
 
     def __init__(
@@ -81,9 +94,12 @@ class Cascade:
         exact: CompiledLabeller,
         quick: Callable[[], CompiledLabeller | None],
         audit: Audit,
-        spread: float | None = None,
     ) -> None:
-        self.exact, self.audit, self.spread = exact, audit, spread
+        self.exact, self.audit = exact, audit
+        self.spread: float | None = None
+        """Of the levels of light, if labels are to be found between them."""
+        self.gradients: Gradients | None = None
+        """If labels are to be come by with them."""
         self._make = quick
         self._quick: CompiledLabeller | None = None
         self._tried = False
@@ -117,11 +133,11 @@ class AtStep:
         self.batch_size, self.deterministic = size, exact.deterministic
         batches = AT_ONCE // (size * int(np.prod(exact.image_shape)))
         self.at_once = size * min(max(batches, 1), 8)
-        self.doubt = Doubt("bfloat16", network.audit.bfloat16)
-        self.lighting: Lighting | None = None
-        if network.spread is not None:
-            between = Doubt("between two levels of light", network.audit.between)
-            self.lighting = Lighting(network.spread, between, self.ranked, self._room)
+        audit = network.audit
+        self.doubt = Doubt("bfloat16", audit.bfloat16)
+        self._light, self._occlusion = Doubt("light", audit.light), Doubt("slopes", audit.occlusion)
+        ways = network.spread, network.gradients
+        self.shortcuts: Shortcuts | None = None if ways == (None, None) else self
 
     def __call__(self, images: Images, mutations: Mutations) -> Labels:
         return self.ranked(images, mutations)[0]
@@ -140,6 +156,17 @@ class AtStep:
             return self._exact.ranked(images[rows], mutations[rows])
 
         return self.doubt.settled(label, lead, exactly, self._room)
+
+    def over(self, images: Images, ask: Ask) -> Ask:
+        """`Shortcuts.over`."""
+        spread, by_pixel = self._network.spread, self._network.gradients
+        if by_pixel is not None:
+            doubt = self._occlusion
+            ask = Slopes(images, by_pixel, self._step, doubt, ask, self._room).ranked
+        if spread is not None:
+            shape = images.shape[1:]
+            ask = Lights(len(images), shape, spread, self._light, ask, self._room).ranked
+        return ask
 
     def _room(self, rows: int) -> int:
         """How many rows the batches for ``rows`` have room for."""

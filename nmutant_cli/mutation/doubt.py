@@ -25,6 +25,8 @@ FACTOR = 2.0
 """The bound over the largest excess."""
 AUDITED = 0.01
 """The least share of the rows without doubt that is asked exactly."""
+IN_VAIN = 0.7
+"""The share of rows in doubt above which the cheap way is not worth it."""
 
 Ranked = tuple[Labels, Floats]
 """Labels, and by how much the logit of each leads."""
@@ -39,6 +41,12 @@ class Doubt:
     def __init__(self, way: str, counts: Counts) -> None:
         self._way, self._counts = way, counts
         self.bound, self._learnt, self._learning = 0.0, 0, True
+        self._settled = self._doubted = 0
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether nearly all rows are in doubt, as far as is known."""
+        return self._settled > LEARNT and self._doubted > IN_VAIN * self._settled
 
     def settled(
         self,
@@ -79,6 +87,8 @@ class Doubt:
             if new.any():
                 new |= self._audited(new, ~doubt & ~done, room)
             rows = np.flatnonzero(new)
+        self._settled += n - left
+        self._doubted += int((doubt & ~both).sum())
         self._counts.first += n
         self._counts.again += int(doubt.sum())
         self._counts.audited += int((done & ~doubt).sum())

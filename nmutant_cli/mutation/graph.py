@@ -13,8 +13,8 @@ from keras import ops
 
 from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.mutation.dropout import with_dropout
-from nmutant_cli.mutation.lights import Lighting
 from nmutant_cli.mutation.operator import WARPING, ImageShape, Mutations, identity, patch_side
+from nmutant_cli.mutation.shortcut import Shortcuts
 from nmutant_cli.networks import backend
 from nmutant_cli.types import AnyArray, Bounds, Floats, Images, Labels
 
@@ -96,7 +96,7 @@ class CompiledLabeller:
     ) -> None:
         self.batch_size = self.at_once = batch_size
         self.deterministic = not stochastic
-        self.lighting: Lighting | None = None
+        self.shortcuts: Shortcuts | None = None
         self.sizes: tuple[int, ...] = (batch_size,)
         self._step = np.float32(step_size)
         shape = model.input_shape[1:]

@@ -18,22 +18,22 @@ import numpy as np
 
 from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.mutation.doubt import Ranked
-from nmutant_cli.mutation.lights import Lighting, Lights
 from nmutant_cli.mutation.operator import Mutations, MutationStream, apply, identity
+from nmutant_cli.mutation.shortcut import Shortcuts
 from nmutant_cli.types import Bools, Bounds, Floats, Images, Ints, Labels, Predict
 
 
 class Labeller(Protocol):
     """Labels mutated images, at most ``at_once`` in one call, ``batch_size`` at a time.
 
-    ``deterministic``: asked twice about one image, the network says the same twice. ``lighting``:
-    how labels of lit images are found without asking, if they are.
+    ``deterministic``: asked twice about one image, the network says the same twice. ``shortcuts``:
+    to labels that need not be asked, if it knows any.
     """
 
     deterministic: bool
     batch_size: int
     at_once: int
-    lighting: Lighting | None
+    shortcuts: Shortcuts | None
 
     def __call__(self, images: Images, mutations: Mutations) -> Labels:
         """The label of ``images[i]`` after ``mutations[i]``: ``(n,)``, for n images."""
@@ -62,7 +62,7 @@ class NumpyLabeller:
         self._predict, self._step_size, self._clip = predict, step_size, clip
         self.batch_size = self.at_once = batch_size
         self.deterministic = deterministic
-        self.lighting: Lighting | None = None
+        self.shortcuts: Shortcuts | None = None
 
     def __call__(self, images: Images, mutations: Mutations) -> Labels:
         return np.asarray(self._predict(apply(images, mutations, self._step_size, self._clip)))
@@ -89,10 +89,8 @@ class Subjects:
         self._label, self.images, self._given = label, images, labels
         self.batch_size, self.deterministic = label.batch_size, label.deterministic
         self._own: Labels | None = None
-        self._ask: Callable[[Ints, Mutations], Labels] = self._labelled
-        if label.lighting is not None:
-            shape = images.shape[1:]
-            self._ask = Lights(label.lighting, len(images), shape, self._ranked).labels
+        known = label.shortcuts
+        self._by_shortcut = known.over(images, self._ranked) if known else None
         self.asked = 0
         """Rows that the network was asked about so far."""
 
@@ -134,13 +132,16 @@ class Subjects:
         labels[asked] = found
         return labels
 
-    def _labelled(self, owner: Ints, mutations: Mutations) -> Labels:
+    def _ask(self, owner: Ints, mutations: Mutations) -> Labels:
+        if self._by_shortcut is not None:
+            return self._by_shortcut(owner, mutations)[0]
         parts = self._parts(owner, mutations)
         return np.concatenate([np.zeros(0, np.int64), *(self._label(*part) for part in parts)])
 
     def _ranked(self, owner: Ints, mutations: Mutations) -> Ranked:
-        assert self._label.lighting is not None
-        found = [self._label.lighting.ranked(*part) for part in self._parts(owner, mutations)]
+        known = self._label.shortcuts
+        assert known is not None
+        found = [known.ranked(*part) for part in self._parts(owner, mutations)]
         labels, leads = zip((np.zeros(0, np.int64), np.zeros(0)), *found, strict=True)
         return np.concatenate(labels), np.concatenate(leads)
 

@@ -142,12 +142,17 @@ def device() -> str:
     return found or f"CPU, {os.cpu_count()} cores"
 
 
+def on_cpu() -> bool:
+    """Whether networks run on the processor."""
+    return device().startswith("CPU")
+
+
 def has_bfloat16() -> bool:
     """False where networks would run on a processor that is known to have no bfloat16 of its own.
 
     What the processor has is read where Linux says it; elsewhere nothing is known.
     """
-    if not device().startswith("CPU"):
+    if not on_cpu():
         return True
     try:
         words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())

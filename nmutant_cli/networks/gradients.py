@@ -11,12 +11,17 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import keras
+import numpy as np
 from keras import ops
 
 from nmutant_cli.networks import backend
+from nmutant_cli.networks.inference import padded_batches
+from nmutant_cli.types import AnyArray, Images
 
 FEW = 4
 """Channels of an input that are few."""
+AT_ONCE = 25
+"""Images whose gradients are computed together."""
 
 _made: WeakKeyDictionary[keras.Model, keras.Model] = WeakKeyDictionary()
 
@@ -38,6 +43,25 @@ def quick(network: Any) -> Any:
             network, clone_function=lambda layer: Convolution(layer) if _slow(layer) else layer
         )
     return _made[network]
+
+
+def by_pixel(network: Any, images: Images) -> tuple[AnyArray, AnyArray]:
+    """Logits ``(n, classes)`` and the gradient of each by ``images``: ``(n, classes, h, w, c)``."""
+    found = [
+        [np.asarray(out)[:used] for out in _by_pixel(quick(network), batch)]
+        for batch, used in padded_batches(images, AT_ONCE)
+    ]
+    logits, slopes = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return logits, slopes
+
+
+@backend.compiled
+def _by_pixel(network: Any, x: Any) -> tuple[Any, Any]:
+    def each(x: Any) -> tuple[Any, Any]:
+        return tuple(ops.unstack(network(x), axis=1)), ()
+
+    slopes, logits, _ = backend.gradients(each, x)
+    return ops.stack(logits, axis=1), ops.stack(slopes, axis=1)
 
 
 def _slow(layer: Any) -> bool:

@@ -10,9 +10,9 @@ import numpy as np
 
 from nmutant_cli.errors import ArtifactError, first_line
 from nmutant_cli.files import fault_reason
-from nmutant_cli.mutation.lights import Lighting
 from nmutant_cli.mutation.operator import Mutations
 from nmutant_cli.mutation.sensitivity import Labeller
+from nmutant_cli.mutation.shortcut import Shortcuts
 from nmutant_cli.types import Images, Labels
 
 WAITS = (1.0, 4.0, 16.0)
@@ -86,7 +86,7 @@ class Patient:
         self._label, self._journal = label, journal
         self.batch_size, self.deterministic = label.batch_size, label.deterministic
         self.at_once = label.at_once
-        self.lighting: Lighting | None = None
+        self.shortcuts: Shortcuts | None = None
 
     def __call__(self, images: Images, mutations: Mutations) -> Labels:
         known = self._journal.take(len(images))

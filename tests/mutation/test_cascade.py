@@ -18,6 +18,7 @@ from nmutant_cli.mutation.audit import Audit
 from nmutant_cli.mutation.cascade import Cascade
 from nmutant_cli.mutation.graph import CompiledLabeller
 from nmutant_cli.mutation.operator import MutationStream, identity
+from nmutant_cli.mutation.sensitivity import changes_of
 from nmutant_cli.networks.architectures import NETWORKS, initialize
 from nmutant_cli.networks.inference import in_bfloat16
 
@@ -224,23 +225,50 @@ def test_a_network_in_bfloat16_first(name, shape, stochastic, rows, monkeypatch)
     assert 0 < difference.mean() < 0.1 * lead.mean() + 0.01, "the same network, less precisely"
 
 
-@pytest.mark.parametrize("kinds", [("light", "blackout"), ("occlusion", "blackout")])
-@pytest.mark.parametrize("stochastic", [False, True])
-@pytest.mark.parametrize("shortcuts", [False, True])
-def test_light_is_asked_with_dropout_on_and_where_no_shortcut_is_wanted(
-    kinds, stochastic, shortcuts
-):
+@pytest.mark.parametrize(
+    ("settings", "further", "light", "occlusion"),
+    [
+        ({}, {}, True, True),
+        ({}, {"stochastic": True}, False, False),
+        ({}, {"clip": (0.0, 1.0)}, True, False),
+        ({"kinds": ("light", "blackout")}, {}, True, False),
+        ({"kinds": ("occlusion", "blackout")}, {}, False, True),
+        ({"kinds": ("light", "occlusion", "gaussian")}, {}, True, False),
+        ({"kinds": ("blackout",)}, {}, False, False),
+    ],
+)
+def test_which_shortcuts_there_are(settings, further, light, occlusion):
     model = NETWORKS["cifar10_basic"]((32, 32, 3), 10, None)
-    label = cascade.labeller(
-        model,
-        Audit(),
-        mutation=Mutation(kinds=kinds),
-        batch_size=8,
-        stochastic=stochastic,
-        shortcuts=shortcuts,
+    label = cascade.labeller(model, Audit(), mutation=Mutation(**settings), batch_size=8, **further)
+    assert (label.spread is not None, label.gradients is not None) == (light, occlusion)
+    assert (label.at(1.0).shortcuts is not None) == (light or occlusion)
+
+
+def test_no_shortcut_is_taken_where_none_is_wanted():
+    model = NETWORKS["cifar10_basic"]((32, 32, 3), 10, None)
+    label = cascade.labeller(model, Audit(), mutation=Mutation(), batch_size=8, shortcuts=False)
+    assert label.at(1.0).shortcuts is None
+
+
+@pytest.mark.parametrize("step_size", [1.0, 10.0])
+def test_a_network_with_all_shortcuts(step_size):
+    model = NETWORKS["mnist"]((28, 28, 1), 10, None)
+    initialize(model, np.random.default_rng(1), "keras")
+    images = np.random.default_rng(2).random((12, 28, 28, 1), dtype=np.float32)
+    sources = [MutationStream((28, 28, 1), Mutation(), 0, "x", i) for i in range(len(images))]
+    found, expected = (
+        changes_of(
+            cascade.labeller(
+                model, Audit(), mutation=Mutation(), batch_size=100, shortcuts=shortcuts
+            ).at(step_size),
+            images,
+            sources,
+            500,
+        )
+        for shortcuts in (True, False)
     )
-    found_between = shortcuts and not stochastic and "light" in kinds
-    assert (label.at(1.0).lighting is not None) == found_between
+    assert expected.any()
+    assert (found == expected).all()
 
 
 def test_a_run_gives_the_same_tables_and_its_manifest_counts(tmp_path, monkeypatch):
@@ -259,9 +287,10 @@ def test_a_run_gives_the_same_tables_and_its_manifest_counts(tmp_path, monkeypat
         assert counts["bfloat16_labels"] > 0
         assert counts["audited"] > 0
         assert counts["largest_bound"] > 0
-    assert counts["light_labels"] > counts["light_audited"] > 0
+    for kind in ("light", "occlusion"):
+        assert counts[f"{kind}_labels"] > counts[f"{kind}_audited"] > 0
     without = manifest(tmp_path / "float32")["kappa/normal.csv"]["counts"]
-    assert without.keys().isdisjoint({"bfloat16_labels", "light_labels"})
+    assert without.keys().isdisjoint({"bfloat16_labels", "light_labels", "occlusion_labels"})
 
 
 def manifest(folder):

@@ -185,13 +185,13 @@ def test_mutations_and_masks_are_the_same_on_every_backend(name, tmp_path):
 BFLOAT16_FIRST = """
 import json, numpy as np, keras
 from nmutant_cli.config.mutation import Mutation
-from nmutant_cli.mutation import cascade
+from nmutant_cli.mutation import cascade, doubt
 from nmutant_cli.mutation.audit import Audit
 from nmutant_cli.mutation.graph import CompiledLabeller
 from nmutant_cli.mutation.operator import MutationStream
 from nmutant_cli.networks.architectures import NETWORKS
 from nmutant_cli.networks.inference import in_bfloat16
-cascade.WORTH, cascade.LEARNT = 0.0, 100
+cascade.WORTH, doubt.LEARNT = 0.0, 100
 model = NETWORKS["mnist"]((28, 28, 1), 10, None)
 images = np.random.default_rng(0).random((600, 28, 28, 1), dtype=np.float32)
 drawn = MutationStream((28, 28, 1), Mutation(), 0, "x").take(0, 600)
@@ -216,6 +216,41 @@ def test_labels_asked_in_bfloat16_first_are_those_of_float32(name):
     assert found["bfloat16_labels"] == 600
     assert 0 < found["apart"] < 1
     assert 0 < found["largest_bound"] <= 2 * found["apart"] + 1e-4
+
+
+SHORTCUTS = """
+import json, numpy as np
+from nmutant_cli.config.mutation import Mutation
+from nmutant_cli.mutation import doubt
+from nmutant_cli.mutation.audit import Audit
+from nmutant_cli.mutation.cascade import labeller
+from nmutant_cli.mutation.operator import MutationStream
+from nmutant_cli.mutation.sensitivity import changes_of
+from nmutant_cli.networks.architectures import NETWORKS
+doubt.LEARNT = 100
+model = NETWORKS["mnist"]((28, 28, 1), 10, None)
+images = np.random.default_rng(0).random((6, 28, 28, 1), dtype=np.float32)
+sources = [MutationStream((28, 28, 1), Mutation(), 0, "x", i) for i in range(6)]
+audit = Audit()
+found, expected = (
+    changes_of(
+        labeller(model, audit, mutation=Mutation(), batch_size=100, shortcuts=way).at(4.0),
+        images, sources, 200
+    )
+    for way in (True, False)
+)
+print(json.dumps({"wrong": int((found != expected).sum()), **audit.as_counts()}))
+"""
+
+
+@pytest.mark.parametrize("name", installed)
+def test_labels_come_by_without_asking_are_those_of_asking(name):
+    done = on(name, SHORTCUTS)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["wrong"] == 0
+    assert found["light_labels"] > 300
+    assert found["occlusion_labels"] > 300
 
 
 def refusal(done):

@@ -94,3 +94,16 @@ def test_it_has_the_weights_that_the_network_has_now():
     assert gradients.quick(model) is quick
     np.testing.assert_array_equal(np.asarray(quick(x)), np.asarray(model(x)))
     assert not np.array_equal(np.asarray(quick(x)), before)
+
+
+def test_the_gradient_of_every_logit():
+    model = NETWORKS["mnist"]((28, 28, 1), 10, None)
+    x = np.random.default_rng(0).random((27, 28, 28, 1), dtype=np.float32)
+    logits, slopes = gradients.by_pixel(model, x)
+    with tf.GradientTape() as tape:
+        inputs = tf.constant(x)
+        tape.watch(inputs)
+        out = model(inputs)
+    expected = tape.batch_jacobian(out, inputs).numpy()
+    np.testing.assert_allclose(logits, out.numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(slopes, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())

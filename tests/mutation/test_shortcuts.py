@@ -1,4 +1,4 @@
-"""Labels found between two levels of light are those that asking gives."""
+"""Labels that are come by without asking are those that asking gives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.mutation import doubt
 from nmutant_cli.mutation.audit import Counts
 from nmutant_cli.mutation.doubt import Doubt
-from nmutant_cli.mutation.lights import PLACES, Lighting
+from nmutant_cli.mutation.lights import PLACES, Lights
 from nmutant_cli.mutation.operator import (
     LIGHT,
     Mutations,
@@ -23,24 +23,33 @@ from nmutant_cli.mutation.operator import (
     lit,
 )
 from nmutant_cli.mutation.sensitivity import FixedMutations, Subjects, tally
+from nmutant_cli.mutation.slopes import Gradients, Slopes
 
 SHAPE = (5, 4, 2)
-WAYS = [("light",), ("light", "occlusion", "blackout")]
+EVERY = ("light", "occlusion", "blackout")
 
 
 class Network:
-    """A labeller of ``logits(images)``, which finds lit labels between others where it may."""
+    """A labeller of ``logits(images)`` with shortcuts: to light by its ``spread``, to occlusion by
+    its ``gradients``, or none."""
 
     deterministic, batch_size, at_once = True, 64, 256
 
-    def __init__(self, logits, spread=None, step_size=1.0, clip=None):
-        self._logits, self._step, self._clip = logits, step_size, clip
-        self.counts, self.rows = Counts(), 0
-        self.lighting = None
-        if spread is not None:
-            self.lighting = Lighting(
-                spread, Doubt("x", self.counts), self.ranked, lambda rows: rows
-            )
+    def __init__(self, logits, spread=None, gradients=None, step_size=1.0, clip=None):
+        self._logits, self._spread, self._gradients = logits, spread, gradients
+        self._step, self._clip, self.rows = step_size, clip, 0
+        self.counts, self.occlusion = Counts(), Counts()
+        self._doubts = Doubt("light", self.counts), Doubt("slopes", self.occlusion)
+        self.shortcuts = None if (spread, gradients) == (None, None) else self
+
+    def over(self, images, ask):
+        light, occlusion = self._doubts
+        if self._gradients is not None:
+            slopes = Gradients(self._gradients, 4, 3)
+            ask = Slopes(images, slopes, self._step, occlusion, ask, lambda rows: rows).ranked
+        if self._spread is not None:
+            ask = Lights(len(images), SHAPE, self._spread, light, ask, lambda rows: rows).ranked
+        return ask
 
     def ranked(self, images, mutations):
         assert len(images) == len(mutations) <= self.at_once
@@ -53,56 +62,110 @@ class Network:
         return self.ranked(images, mutations)[0]
 
 
-def perceptron(seed):
+class Perceptron:
     """A network with a layer of 30 and four classes that are never far apart."""
-    rng = np.random.default_rng(seed)
-    first, bias = rng.standard_normal((np.prod(SHAPE), 30)), rng.standard_normal(30)
-    last = rng.standard_normal((30, 4))
 
-    def logits(images):
-        flat = images.reshape(len(images), -1).astype(np.float64)
-        return np.maximum(flat @ first + bias, 0) @ last
+    def __init__(self, seed):
+        rng = np.random.default_rng(seed)
+        self._first, self._last = rng.standard_normal((40, 30)), rng.standard_normal((30, 4))
+        self._bias = rng.standard_normal(30)
 
-    return logits
+    def _inner(self, images):
+        return images.reshape(len(images), -1).astype(np.float64) @ self._first + self._bias
+
+    def __call__(self, images):
+        return np.maximum(self._inner(images), 0) @ self._last
+
+    def gradients(self, images):
+        on = self._inner(images) > 0
+        slopes = np.einsum("pi,ni,ik->nkp", self._first, on, self._last)
+        return self(images), slopes.reshape(len(images), 4, *SHAPE)
 
 
-def both(logits, images, settings, *, mutations=400, step_size=1.0, clip=None):
-    """The changes found with and without asking for every label, and the two networks."""
+def both(network, images, settings, *, slopes=True, mutations=400, step_size=1.0, clip=None):
+    """The changes found with and without shortcuts, and the two networks."""
     spread = light_spread(settings, SHAPE)
     sources = [MutationStream(SHAPE, settings, 0, "x", i) for i in range(len(images))]
-    networks = [Network(logits, s, step_size, clip) for s in (spread, None)]
+    networks = [
+        Network(network, spread, network.gradients if slopes else None, step_size, clip),
+        Network(network, step_size=step_size, clip=clip),
+    ]
     found, expected = (tally(Subjects(n, images), sources, mutations) for n in networks)
     assert (found.majority == expected.majority).all()
     return found.changes, expected.changes, networks
 
 
-@given(
-    st.integers(0, 10**6), st.sampled_from(WAYS), st.sampled_from([1.0, 5.0, 20.0]), st.booleans()
-)
-def test_the_labels_are_those_of_asking(seed, kinds, step_size, clip):
+@given(st.integers(0, 10**6), st.sampled_from([1.0, 5.0, 20.0]), st.booleans())
+def test_the_labels_are_those_of_asking(seed, step_size, clip):
     images = np.random.default_rng(seed).random((20, *SHAPE), dtype=np.float32)
     found, expected, (network, _) = both(
-        perceptron(seed),
+        Perceptron(seed),
         images,
-        Mutation(kinds=kinds),
+        Mutation(kinds=EVERY),
+        slopes=not clip,
         step_size=step_size,
         clip=(0.0, 1.0) if clip else None,
     )
     assert found.tolist() == expected.tolist()
     assert network.counts.first > 0
+    assert (network.occlusion.first > 0) == (not clip)
 
 
-def test_few_are_asked(monkeypatch):
+@pytest.mark.parametrize(("kind", "once"), [("light", 9), ("occlusion", 0)])
+def test_few_are_asked(kind, once, monkeypatch):
     monkeypatch.setattr(doubt, "LEARNT", 100)
     images = np.random.default_rng(0).random((20, *SHAPE), dtype=np.float32)
-    found, expected, (network, plain) = both(perceptron(1), images, Mutation(kinds=("light",)))
+    settings = Mutation(kinds=(kind,))
+    found, expected, (network, plain) = both(Perceptron(1), images, settings)
     assert expected.sum() > 0
     assert (found == expected).all()
     assert plain.rows == 20 * 401
-    assert network.counts.audited >= 0.01 * (network.counts.first - network.counts.again)
-    far = plain.rows - 20 - network.counts.first  # beyond the outermost places
-    assert network.rows == 20 * 10 + network.counts.again + network.counts.audited + far
-    assert network.rows < plain.rows / 8
+    counts = network.counts if kind == "light" else network.occlusion
+    assert counts.audited >= 0.01 * (counts.first - counts.again)
+    far = plain.rows - 20 - counts.first  # light beyond the outermost places
+    assert far < 10
+    assert network.rows == 20 * (1 + once) + counts.again + counts.audited + far
+    assert network.rows < plain.rows / 3
+
+
+def test_the_slopes_are_asked_for_once_and_only_where_there_are_many():
+    images = np.random.default_rng(0).random((3, *SHAPE), dtype=np.float32)
+    network, asked = Perceptron(2), []
+
+    def gradients(of):
+        asked.append(len(of))
+        return network.gradients(of)
+
+    subjects = Subjects(Network(network, gradients=gradients), images)
+    drawn = draw(np.random.default_rng(0), 16, SHAPE, Mutation(kinds=("occlusion",)))
+    for image, part, calls in (
+        (0, slice(7), []),  # less than two passes for each of four classes
+        (0, slice(7, 8), [1]),
+        (0, slice(8, 16), [1]),
+        (2, slice(16), [1, 1]),
+    ):
+        subjects.mutated(np.full(len(drawn[part]), image), drawn[part])
+        assert asked == calls
+
+
+def test_what_is_nearly_always_in_doubt_is_given_up(monkeypatch):
+    monkeypatch.setattr(doubt, "LEARNT", 50)
+    rng = np.random.default_rng(0)
+    images = rng.random((10, *SHAPE), dtype=np.float32)
+    network = Perceptron(3)
+
+    def nonsense(of):
+        logits, slopes = network.gradients(of)
+        return logits, 50 * rng.permuted(slopes, axis=1)
+
+    settings = Mutation(kinds=("occlusion",))
+    label = Network(network, gradients=nonsense)
+    sources = [MutationStream(SHAPE, settings, 0, i) for i in range(len(images))]
+    for start in (0, 200):
+        some = [FixedMutations(source.take(start, 200)) for source in sources]
+        found, plain = (tally(Subjects(n, images), some, 200) for n in (label, Network(network)))
+        assert (found.changes == plain.changes).all()
+        assert label.occlusion.first == 2000, "none in the second round"
 
 
 def crossing(at):
@@ -188,7 +251,7 @@ def test_an_image_that_has_seen_little_light_is_asked_as_it_comes():
 def test_what_is_no_light_is_always_asked():
     level = np.full(300, 0.5 * SPREAD, np.float32)
     other = lit(level, SHAPE)
-    other.kind[:] = LIGHT + 1
+    other.kind[:] = LIGHT + 2
     network = Network(crossing(SPREAD), SPREAD)
     Subjects(network, np.zeros((1, *SHAPE), np.float32)).mutated(np.zeros(300, int), other)
     assert (network.rows, network.counts.first) == (301, 0)
