@@ -21,7 +21,7 @@ from nmutant_cli.mutation.audit import Audit
 from nmutant_cli.mutation.doubt import Doubt, Ranked
 from nmutant_cli.mutation.graph import CompiledLabeller, fastest, seconds_each
 from nmutant_cli.mutation.lights import Lights
-from nmutant_cli.mutation.operator import Mutations, light_spread, patch_side
+from nmutant_cli.mutation.operator import ImageShape, Mutations, light_spread, patch_side
 from nmutant_cli.mutation.shortcut import Ask, Shortcuts
 from nmutant_cli.mutation.slopes import MOST, Gradients, Slopes
 from nmutant_cli.networks import backend, gradients
@@ -68,18 +68,28 @@ def labeller(
         return found if PAYS * seconds_each(found) < seconds_each(exact) else None
 
     cascade = Cascade(exact, quick, audit)
-    kinds, shape, classes = set(mutation.kinds), exact.image_shape, model.output_shape[-1]
-    if stochastic:  # no two mutations meet the same network
-        return cascade
-    if "light" in kinds:
-        cascade.spread = light_spread(mutation, shape)
+    if not stochastic:  # else no two mutations meet the same network
+        cascade.spread = _spread(mutation, exact.image_shape)
+        cascade.gradients = _gradients(model, mutation, clip)
+    return cascade
+
+
+def _spread(mutation: Mutation, shape: ImageShape) -> float | None:
+    """Of the levels of light, if there is light."""
+    return light_spread(mutation, shape) if "light" in mutation.kinds else None
+
+
+def _gradients(model: keras.Model, mutation: Mutation, clip: Bounds | None) -> Gradients | None:
+    """Where there are occlusions, and gradients are worth it."""
+    shape, classes, kinds = model.input_shape[1:], model.output_shape[-1], mutation.kinds
     # Clipped or large patches do not change the logits in proportion.
     small = clip is None and "gaussian" not in kinds and classes * int(np.prod(shape)) <= MOST
     # A GPU answers faster than NumPy works the slopes out.
-    if "occlusion" in kinds and small and backend.on_cpu() and backend.name() in backend.TRAINING:
-        by_pixel = functools.partial(gradients.by_pixel, model)
-        cascade.gradients = Gradients(by_pixel, classes, patch_side(mutation, shape))
-    return cascade
+    able = backend.on_cpu() and backend.name() in backend.TRAINING
+    if not ("occlusion" in kinds and small and able):
+        return None
+    side = patch_side(mutation, shape)
+    return Gradients(functools.partial(gradients.by_pixel, model), classes, side)
 
 
 class Cascade:
