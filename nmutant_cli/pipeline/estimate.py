@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 
-import keras
 import numpy as np
 import pandas as pd
 
 from nmutant_cli.config.settings import Settings
 from nmutant_cli.datasets import Dataset
-from nmutant_cli.mutation.cascade import PAYS
+from nmutant_cli.mutation.audit import Audit
+from nmutant_cli.mutation.cascade import PAYS, Cascade, labeller
 from nmutant_cli.mutation.graph import CompiledLabeller
-from nmutant_cli.mutation.operator import clip_of, draw
+from nmutant_cli.mutation.operator import (
+    LIGHT,
+    OCCLUSION,
+    Mutations,
+    MutationStream,
+    clip_of,
+    draw,
+)
 from nmutant_cli.networks import backend, inference, training
 from nmutant_cli.seeding import stream
 
@@ -21,6 +29,10 @@ SECONDS = 4.0
 """For which each rate is measured, after a first batch that compiles."""
 FRACTION = 0.3
 """Of the cap that the tests read of a sample that is not normal: a quarter to a third on MNIST."""
+
+
+LIGHT_ASKED, OCCLUSION_ASKED = 0.15, 0.5
+"""Of mutations that a shortcut is for, those asked all the same: on MNIST, all step sizes."""
 
 
 def estimate(settings: Settings, data: Dataset) -> pd.DataFrame:
@@ -69,38 +81,53 @@ def _rates(settings: Settings, data: Dataset) -> tuple[float, float]:
 
 
 def _labelled(settings: Settings, data: Dataset) -> float:
-    """Mutations labelled in a second; those that change nothing are not asked about."""
+    """Mutations drawn and labelled in a second."""
     model = training.build(settings.model, data, settings.seed, "estimate")
-    size = settings.runtime.batch_size
-    stochastic = settings.model.stochastic_inference
-    shape = data.image_shape
+    wanted, size = settings.mutation, settings.runtime.batch_size
     drawn = draw(
         stream(settings.seed, "estimate"),
         1000 if size == "auto" else size,
-        shape,
-        settings.mutation,
+        data.image_shape,
+        wanted,
     )
-    asked = 1.0 if stochastic else 1 - float(drawn.is_identity.mean())
-    images = np.zeros((len(drawn), *shape), np.float32)
-
-    def rate(of: keras.Model) -> float:
-        graph = CompiledLabeller(
-            of,
-            1.0,
-            mutation=settings.mutation,
-            clip=clip_of(settings.mutation, data.bounds),
-            batch_size=len(drawn),
-            stochastic=stochastic,
-        )
-        return _rate(lambda: len(graph(images, drawn)))
-
-    exact = rate(model)
-    if settings.runtime.exact_precision == "auto" and backend.has_bfloat16():
-        quick = rate(inference.in_bfloat16(model))
+    images = np.zeros((len(drawn), *data.image_shape), np.float32)
+    graph = functools.partial(
+        labeller,
+        audit=Audit(),
+        mutation=wanted,
+        clip=clip_of(wanted, data.bounds),
+        batch_size=len(drawn),
+        stochastic=settings.model.stochastic_inference,
+    )
+    network = graph(model, shortcuts=settings.runtime.exact_precision == "auto")
+    asked = _share_asked(drawn, network)
+    plain = network.exact if isinstance(network, Cascade) else network
+    exact = _rate(lambda: len(plain(images, drawn)))
+    seconds = 1 / exact
+    if isinstance(network, Cascade) and backend.has_bfloat16():
+        reduced = graph(inference.in_bfloat16(model), shortcuts=False)
+        quick = _rate(lambda: len(reduced.at(1.0)(images, drawn)))
         if quick > PAYS * exact:
             # Of eight batches asked in bfloat16, the rows in doubt and audited fill about one.
-            return 1 / (1 / quick + 1 / (8 * exact)) / asked
-    return exact / asked
+            seconds = 1 / quick + 1 / (8 * exact)
+    rng = stream(settings.seed, "estimate")
+    drawing = _rate(lambda: len(draw(rng, MutationStream.BLOCK, data.image_shape, wanted)))
+    return 1 / (asked * seconds + 1 / drawing)
+
+
+def _share_asked(drawn: Mutations, network: Cascade | CompiledLabeller) -> float:
+    """Of the mutations ``drawn``, those that the network is asked about."""
+    if not network.at(1.0).deterministic:
+        return 1.0
+    asked = 1 - float(drawn.is_identity.mean())
+    if isinstance(network, Cascade):
+        for kind, share, way in (
+            (LIGHT, LIGHT_ASKED, network.spread),
+            (OCCLUSION, OCCLUSION_ASKED, network.gradients),
+        ):
+            if way is not None:
+                asked -= (1 - share) * float((drawn.kind == kind).mean())
+    return asked
 
 
 def _rate(work: Callable[[], int]) -> float:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
 from nmutant_cli.config.loading import load
 from nmutant_cli.datasets import Dataset
+from nmutant_cli.mutation.audit import Audit
+from nmutant_cli.mutation.cascade import labeller
+from nmutant_cli.mutation.operator import draw
+from nmutant_cli.networks.architectures import NETWORKS
 from nmutant_cli.pipeline import estimate
 
 
@@ -33,3 +39,22 @@ def test_amounts_are_what_the_settings_ask_for(data, monkeypatch):
     assert (stages["per_second"] > 0).all()
     expected = (stages["amount"] / stages["per_second"]).sum() / 60
     assert found.loc["about", "minutes"] == pytest.approx(expected)
+
+
+def test_the_share_of_mutations_that_is_asked(data):
+    _, settings = load("mnist")
+    mutation = settings.mutation
+    drawn = draw(np.random.default_rng(0), 20_000, (28, 28, 1), mutation)
+    model = NETWORKS["mnist"]((28, 28, 1), 10, None)
+    network = functools.partial(labeller, model, Audit(), mutation=mutation)
+    # A third each; half of the blackouts change nothing.
+    for further, share in (
+        ({}, 0.15 / 3 + 0.5 / 3 + 1 / 6),
+        ({"shortcuts": False}, 5 / 6),
+        ({"clip": (0.0, 1.0)}, 0.15 / 3 + 1 / 3 + 1 / 6),
+    ):
+        found = estimate._share_asked(drawn, network(**further))
+        assert found == pytest.approx(share, abs=0.01)
+    model = NETWORKS["cifar10_basic"]((28, 28, 1), 10, None)
+    network = labeller(model, Audit(), mutation=mutation, stochastic=True)
+    assert estimate._share_asked(drawn, network) == 1
