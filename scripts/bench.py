@@ -12,31 +12,26 @@ bfloat16 first where that is faster.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-from measured import Figures, report
+from bench_scale import NMUTANT, growth, memory, wider
+from measured import Figures, asking, forward, report, seconds, shared, stream
 
 from nmutant_cli import Calibration, Detector
-from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.datasets import load_dataset
 from nmutant_cli.detection import sprt
 from nmutant_cli.detection.detect import detect
 from nmutant_cli.mutation import cascade
-from nmutant_cli.mutation.audit import Audit
-from nmutant_cli.mutation.cascade import labeller
-from nmutant_cli.mutation.graph import CompiledLabeller
 from nmutant_cli.mutation.operator import MutationStream, apply, identity
-from nmutant_cli.mutation.sensitivity import FixedMutations, Subjects, tally
+from nmutant_cli.mutation.sensitivity import Subjects, tally
 from nmutant_cli.networks import backend, inference
 from nmutant_cli.networks.architectures import NETWORKS
 from nmutant_cli.networks.training import computing_in, fit
@@ -49,7 +44,6 @@ TEST = sprt.SequentialTest("wald", p0=0.0017, p1=0.0051, cap=2000)
 """MNIST's kappa1 at mu 2, which can say normal under the cap."""
 CIFAR10_TEST = sprt.SequentialTest("wald", p0=0.2, p1=0.28, cap=300)
 
-NMUTANT = [sys.executable, "-c", "from nmutant_cli.cli import main; main()"]
 TENSORFLOW = [sys.executable, "-c", "import tensorflow"]
 STARTS = {
     "nmutant_--help": [*NMUTANT, "--help"],
@@ -58,32 +52,12 @@ STARTS = {
 """Commands that are to answer before TensorFlow would be imported."""
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def forward(model: Any, images: Any, batch: int) -> float:
-    """Images a second through the compiled network alone."""
-    logits = inference.logits_fn(model, batch)
-    return len(images) / seconds(lambda: logits(images))
-
-
 def best_batch(model: Any, images: Any) -> int:
     rates = {}
     for batch in BATCHES:
         forward(model, images[:batch], batch)
         rates[batch] = max(forward(model, images[: 2 * batch], batch) for _ in range(3))
     return max(rates, key=lambda b: rates[b])
-
-
-def shared(shape: Any, count: int) -> FixedMutations:
-    return FixedMutations(stream(shape, "shared").take(0, count))
-
-
-def stream(shape: Any, *names: str | int) -> MutationStream:
-    return MutationStream(shape, Mutation(), 0, "bench", *names)
 
 
 def mnist() -> tuple[Any, Any]:
@@ -98,37 +72,27 @@ def allconv() -> tuple[Any, Any]:
     return inference.load(ALLCONV), load_dataset("cifar10").x_test[:100].astype(np.float32)
 
 
-def subjects(
-    model: Any,
-    images: Any,
-    batch: int,
-    *,
-    shortcuts: bool = True,
-    audit: Audit | None = None,
-    step_size: float = 1.0,
-) -> Subjects:
-    """The images under mutation; without ``shortcuts`` each label is asked in float32."""
-    audit = audit or Audit()
-    label = labeller(model, audit, mutation=Mutation(), batch_size=batch, shortcuts=shortcuts)
-    return Subjects(label.at(step_size), images)
-
-
 def kappa(figures: Figures, name: str, model: Any, images: Any, rounds: int, count: int) -> int:
-    """Mutations a second over images a second of the bare network at its best batch size."""
+    """Mutations a second over images a second of the bare network at its best batch size.
+
+    At step size 1 but where another is said.
+    """
     many = np.resize(images, (max(BATCHES) * 2, *images.shape[1:]))
     batch = best_batch(model, many)
     sources = [shared(images.shape[1:], 1000)] * count
+    some = images[:count]
     ways = {
-        f"kappa_over_forward.{name}": subjects(model, images[:count], batch),
-        f"kappa_in_float32_over_forward.{name}": subjects(
-            model, images[:count], batch, shortcuts=False
-        ),
+        f"kappa_over_forward.{name}": asking(model, batch),
+        f"kappa_at_step_5_over_forward.{name}": asking(model, batch, step_size=5.0),
+        f"kappa_at_step_10_over_forward.{name}": asking(model, batch, step_size=10.0),
+        f"kappa_in_float32_over_forward.{name}": asking(model, batch, shortcuts=False),
     }
-    for asked in ways.values():  # compiles, and learns the bound
-        tally(asked, sources[: -(-5000 // 1000)], 1000)
+    for label in ways.values():  # compiles, and learns the bounds
+        tally(Subjects(label, some), sources, 1000)
     for _ in range(rounds):
         bare = forward(model, many, batch)
-        for way, asked in ways.items():
+        for way, label in ways.items():
+            asked = Subjects(label, some)  # nothing is known of the images
             rate = count * 1000 / seconds(lambda a=asked: tally(a, sources, 1000))  # type: ignore[misc]
             figures.setdefault(way, []).append(rate / bare)
         figures.setdefault(f"forward_images_per_second.{name}", []).append(bare)
@@ -137,20 +101,22 @@ def kappa(figures: Figures, name: str, model: Any, images: Any, rounds: int, cou
 
 
 def decided(
-    figures: Figures, name: str, asked: Subjects, batch: int, test: sprt.SequentialTest, model: Any
-) -> tuple[float, Any]:
-    """Mutations that decisions on the images of ``asked`` used a second, and the decisions.
+    figures: Figures, name: str, model: Any, images: Any, batch: int, test: sprt.SequentialTest
+) -> Iterator[tuple[float, Any]]:
+    """Mutations that decisions on ``images`` used a second, and the decisions, for each round.
 
     The rate is noted over that of the bare network.
     """
-    images = asked.images
     sources = [stream(images.shape[1:], i) for i in range(len(images))]
-    bare = forward(model, np.resize(images, (4 * batch, *images.shape[1:])), batch)
-    start = time.perf_counter()
-    (found,) = detect(asked, sources, [test])
-    rate = found.mutations.sum() / (time.perf_counter() - start)
-    figures.setdefault(f"detect_over_forward.{name}", []).append(rate / bare)
-    return rate, found
+    label = asking(model, batch)
+    detect(Subjects(label, images), sources, [test])  # compiles, and learns the bounds
+    while True:
+        bare = forward(model, np.resize(images, (4 * batch, *images.shape[1:])), batch)
+        start = time.perf_counter()
+        (found,) = detect(Subjects(label, images), sources, [test])
+        rate = found.mutations.sum() / (time.perf_counter() - start)
+        figures.setdefault(f"detect_over_forward.{name}", []).append(rate / bare)
+        yield rate, found
 
 
 def detection(figures: Figures, model: Any, images: Any, batch: int, rounds: int) -> None:
@@ -159,10 +125,7 @@ def detection(figures: Figures, model: Any, images: Any, batch: int, rounds: int
     sources = [stream(many.shape[1:], i) for i in range(len(many))]
     some = slice(0, len(many), 100)
     compiled = inference.logits_fn(model, 1)
-    asked = subjects(model, many, batch)
-    detect(asked, sources, [TEST])  # compiles, and learns the bound
-    for _ in range(rounds):
-        rate, found = decided(figures, "mnist", asked, batch, TEST, model)
+    for rate, found in islice(decided(figures, "mnist", model, many, batch, TEST), rounds):
         for name, predict in (("loop", eager(model)), ("compiled_loop", compiled)):
             start = time.perf_counter()
             literal = [loop(predict, x, s) for x, s in zip(many[some], sources[some], strict=True)]
@@ -211,6 +174,13 @@ def loop(predict: Any, image: Any, source: MutationStream) -> sprt.Outcome:
     return sprt.run(TEST, changes())
 
 
+def one_pass(model: Any, images: Any, count: int) -> float:
+    """Seconds of one call of the bare network with ``count`` images."""
+    images = np.resize(images, (count, *images.shape[1:]))
+    forward(model, images, count)  # compiles
+    return statistics.median(count / forward(model, images, count) for _ in range(5))
+
+
 def latency(figures: Figures, model: Any, images: Any, rounds: int) -> None:
     """One image, one verdict: milliseconds, and times one forward pass of as many images as the
     test read mutations."""
@@ -231,63 +201,6 @@ def latency(figures: Figures, model: Any, images: Any, rounds: int) -> None:
         figures[f"latency_over_one_pass_p{share}.mnist"] = [float(np.percentile(over, share))]
 
 
-def one_pass(model: Any, images: Any, count: int) -> float:
-    """Seconds of one call of the bare network with ``count`` images."""
-    images = np.resize(images, (count, *images.shape[1:]))
-    forward(model, images, count)  # compiles
-    return statistics.median(count / forward(model, images, count) for _ in range(5))
-
-
-def growth(figures: Figures, model: Any, images: Any, batch: int, rounds: int) -> None:
-    """Seconds and peak memory of kappa with 20 mutations for 100, 1,000 and 10,000 samples."""
-    label = CompiledLabeller(model, 1.0, mutation=Mutation(), batch_size=batch)
-    sizes = (100, 1_000, 10_000)
-    for _ in range(rounds):
-        took = []
-        for size in sizes:
-            subjects = Subjects(label, np.resize(images, (size, *images.shape[1:])))
-            sources = [shared(images.shape[1:], 20)] * size
-            took.append(seconds(lambda a=subjects, b=sources: tally(a, b, 20)))  # type: ignore[misc]
-            figures.setdefault(f"peak_memory_mb.{size}_samples", []).append(peak_mb())
-        slope = np.polyfit(np.log(sizes), np.log(took), 1)[0]
-        figures.setdefault("time_growth_exponent", []).append(float(slope))
-
-
-def peak_mb(who: int = resource.RUSAGE_SELF) -> float:
-    return resource.getrusage(who).ru_maxrss / 1000
-
-
-def wider(figures: Figures, rounds: int) -> None:
-    """Kappa over the bare network for more classes and larger images, in float32.
-
-    The residual network, and ResNet-50 at ImageNet's size (docs/cluster.md works from its rate).
-    """
-    build = NETWORKS["cifar10_resnet"]
-    for side, classes, mutations in (
-        (32, 10, 1000), (32, 100, 1000), (32, 1000, 1000), (64, 10, 300), (128, 10, 100)
-    ):  # fmt: skip
-        model = build((side, side, 3), classes, None)
-        of_size(figures, f"{side}_pixels_{classes}_classes", model, 100, mutations, rounds)
-    of_size(figures, "resnet50", keras.applications.ResNet50(weights=None), 32, 128, rounds)
-
-
-def of_size(
-    figures: Figures, name: str, model: Any, batch: int, mutations: int, rounds: int
-) -> None:
-    """``mutations`` of each of two images, over as many images of the bare network."""
-    shape = model.input_shape[1:]
-    images = np.random.default_rng(0).random((2 * mutations, *shape), dtype=np.float32)
-    asked = subjects(model, images[:2], batch, shortcuts=False)
-    sources = [shared(shape, mutations)] * 2
-    tally(asked, [shared(shape, batch)] * 2, batch)
-    forward(model, images[:batch], batch)
-    for _ in range(rounds):
-        bare = forward(model, images, batch)
-        rate = 2 * mutations / seconds(lambda: tally(asked, sources, mutations))
-        figures.setdefault(f"kappa_in_float32_over_forward.{name}", []).append(rate / bare)
-        figures.setdefault(f"forward_images_per_second.{name}", []).append(bare)
-
-
 def startup(figures: Figures, rounds: int) -> None:
     """Seconds that a command takes, over those that importing TensorFlow takes."""
 
@@ -299,21 +212,6 @@ def startup(figures: Figures, rounds: int) -> None:
         for name, command in STARTS.items():
             key = f"startup_over_tensorflow.{name}"
             figures.setdefault(key, []).append(start(command) / tensorflow)
-
-
-def memory(figures: Figures) -> None:
-    """Peak memory of the MNIST run with everything at paper size that lies in memory at once.
-
-    One epoch, 50 mutations and a cap of 100 do with the time; work is done in pieces of at most
-    50,000 mutations whatever their number.
-    """
-    changes = ["model.epochs=1", "variants.longer.epochs=1"]
-    changes += ["detection.cap=100", "sensitivity.mutations=50"]
-    with tempfile.TemporaryDirectory() as folder:
-        words = [word for change in changes for word in ("--set", change)]
-        command = [*NMUTANT, "run", "-q", "--config", "mnist", "--run-dir", folder]
-        subprocess.run([*command, *words], check=True, stdout=subprocess.DEVNULL)
-    figures["peak_memory_mb.mnist_run"] = [peak_mb(resource.RUSAGE_CHILDREN)]
 
 
 def main() -> None:
@@ -331,9 +229,8 @@ def main() -> None:
     latency(figures, network, images, args.rounds)
     network, images = allconv()
     batch = kappa(figures, "cifar10_allconv", network, images, args.rounds, 10)
-    asked = subjects(network, images, batch)
-    for _ in range(args.rounds):
-        decided(figures, "cifar10_allconv", asked, batch, CIFAR10_TEST, network)
+    rates = decided(figures, "cifar10_allconv", network, images, batch, CIFAR10_TEST)
+    list(islice(rates, args.rounds))
     trained(figures, "cifar10_allconv", args.rounds)
     wider(figures, args.rounds)
     startup(figures, args.rounds)

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench import allconv, mnist, stream, subjects
-from measured import Figures, report
+from bench import allconv, mnist
+from measured import Figures, asking, report, stream
 from tqdm import tqdm
 
 from nmutant_cli.mutation import cascade
 from nmutant_cli.mutation.audit import Audit
+from nmutant_cli.mutation.sensitivity import Subjects
 
 TOGETHER = 20_000
 STEP_SIZES = (1.0, 5.0, 10.0)
@@ -29,9 +30,9 @@ def differing(figures: Figures, name: str, model: Any, images: Any, count: int) 
     audit, compared = Audit(), {"shortcuts": 0, "batch_size": 0}
     ways = [
         {
-            "exact": subjects(model, images, 1000, shortcuts=False, step_size=step_size),
-            "shortcuts": subjects(model, images, 1000, audit=audit, step_size=step_size),
-            "batch_size": subjects(model, images, 250, shortcuts=False, step_size=step_size),
+            "exact": asking(model, 1000, shortcuts=False, step_size=step_size),
+            "shortcuts": asking(model, 1000, audit=audit, step_size=step_size),
+            "batch_size": asking(model, 250, shortcuts=False, step_size=step_size),
         }
         for step_size in STEP_SIZES
     ]
@@ -39,10 +40,12 @@ def differing(figures: Figures, name: str, model: Any, images: Any, count: int) 
         some = min(count - first, TOGETHER)
         drawn = stream(images.shape[1:], "differing", first).take(0, some)
         owner = np.arange(some) % len(images)
-        at_step = ways[first // TOGETHER % len(ways)]
-        expected = at_step["exact"].mutated(owner, drawn)
+        found = {
+            way: Subjects(label, images).mutated(owner, drawn)
+            for way, label in ways[first // TOGETHER % len(ways)].items()
+        }
         for way in compared:
-            compared[way] += int((at_step[way].mutated(owner, drawn) != expected).sum())
+            compared[way] += int((found[way] != found["exact"]).sum())
     figures[f"labels_compared.{name}"] = [count]
     for way, changed in compared.items():
         figures[f"labels_that_{way}_changes.{name}"] = [changed]

@@ -1,4 +1,4 @@
-"""What the benchmarks measured: printed, and written beside the machine it was measured on."""
+"""What benchmarks measure with, and how it is printed and written beside the machine's name."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ import json
 import os
 import platform
 import statistics
+import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from nmutant_cli.networks import backend
+from nmutant_cli.config.mutation import Mutation
+from nmutant_cli.mutation.audit import Audit
+from nmutant_cli.mutation.cascade import labeller
+from nmutant_cli.mutation.operator import MutationStream
+from nmutant_cli.mutation.sensitivity import FixedMutations, Labeller
+from nmutant_cli.networks import backend, inference
 
 Figures = dict[str, list[float]]
 """A figure and what each round gave."""
@@ -51,3 +59,37 @@ def processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor()
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def forward(model: Any, images: Any, batch: int) -> float:
+    """Images a second through the compiled network alone."""
+    logits = inference.logits_fn(model, batch)
+    return len(images) / seconds(lambda: logits(images))
+
+
+def shared(shape: Any, count: int) -> FixedMutations:
+    return FixedMutations(stream(shape, "shared").take(0, count))
+
+
+def stream(shape: Any, *names: str | int) -> MutationStream:
+    return MutationStream(shape, Mutation(), 0, "bench", *names)
+
+
+def asking(
+    model: Any,
+    batch: int,
+    *,
+    shortcuts: bool = True,
+    audit: Audit | None = None,
+    step_size: float = 1.0,
+) -> Labeller:
+    """What labels mutated images; without ``shortcuts`` each label is asked in float32."""
+    audit = audit or Audit()
+    label = labeller(model, audit, mutation=Mutation(), batch_size=batch, shortcuts=shortcuts)
+    return label.at(step_size)

@@ -22,8 +22,8 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from bench import RESULTS, SLICE, mnist, seconds, stream
-from measured import Figures, report
+from bench import RESULTS, SLICE, mnist
+from measured import Figures, report, seconds, stream
 
 from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.mutation.sensitivity import images_at_once
