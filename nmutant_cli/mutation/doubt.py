@@ -40,8 +40,8 @@ class Doubt:
 
     def __init__(self, way: str, counts: Counts) -> None:
         self._way, self._counts = way, counts
-        self.bound, self._learnt, self._learning = 0.0, 0, True
-        self._settled = self._doubted = 0
+        self.bound = 0.0
+        self._learnt = self._settled = self._doubted = 0
 
     @property
     def in_vain(self) -> bool:
@@ -63,26 +63,32 @@ class Doubt:
         n = len(label)
         cheap, cheap_lead, label, lead = label, lead, label.copy(), lead.copy()
         left = min(max(LEARNT - self._learnt, 0), n)
-        self._learning = left > 0
         self._learnt += left
         both, done = np.zeros(n, bool), np.zeros(n, bool)
         both[_spread(np.arange(n), left)] = True
 
+        def differs(rows: Ints) -> Bools:
+            label[rows], lead[rows] = ask(rows)
+            done[rows] = True
+            other = label[rows] != cheap[rows]
+            excess = cheap_lead[rows] - np.where(other, -lead[rows], lead[rows])
+            self._learn(excess, learning=left > 0)
+            return other
+
         def doubted() -> Bools:
             return both | ~(cheap_lead > self.bound)  # NaN is a doubt, too
 
+        if left:
+            differs(np.flatnonzero(both))
         doubt = doubted()
-        rows = np.flatnonzero(doubt | self._audited(doubt, ~doubt, room))
-        while len(rows):  # what was found out may put further rows in doubt
-            label[rows], lead[rows] = ask(rows)
-            done[rows] = True
-            differs = label[rows] != cheap[rows]
-            self._learn(cheap_lead[rows] - np.where(differs, -lead[rows], lead[rows]))
-            wrong = int((differs & ~doubt[rows]).sum())
+        new = doubt & ~done
+        rows = np.flatnonzero(new | self._audited(new, ~doubt, room))
+        while len(rows):
+            wrong = int((differs(rows) & ~doubt[rows]).sum())
             if wrong:
                 self._counts.disagreed += wrong
                 log.info("%s: %d audited labels differ, bound %g", self._way, wrong, self.bound)
-            doubt = doubted()
+            doubt = doubted()  # what was found out may put further rows in doubt
             new = doubt & ~done
             if new.any():
                 new |= self._audited(new, ~doubt & ~done, room)
@@ -95,9 +101,9 @@ class Doubt:
         self._counts.bound = max(self._counts.bound, self.bound)
         return label, lead
 
-    def _learn(self, excess: Floats) -> None:
+    def _learn(self, excess: Floats, *, learning: bool) -> None:
         known = excess[~np.isnan(excess)]
-        if len(known) and (self._learning or known.max() > self.bound):
+        if len(known) and (learning or known.max() > self.bound):
             self.bound = max(self.bound, FACTOR * float(known.max()))
 
     def _audited(self, asked: Bools, clear: Bools, room: Callable[[int], int]) -> Bools:
