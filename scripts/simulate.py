@@ -95,7 +95,9 @@ def measured(images: Images, large: Images, rounds: int) -> Figures:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rates", type=Path, default=RESULTS / "bench.json", help="of bench.py")
+    parser.add_argument(
+        "--rates", type=Path, default=RESULTS / "bench-xeon.json", help="of bench.py"
+    )
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     _, images = mnist()

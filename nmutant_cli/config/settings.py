@@ -117,8 +117,8 @@ class Runtime(Section):
     batch_size: PositiveInt | Literal["auto"] = 1000
     """Mutations labelled in one call of the network; ``auto`` measures what is fastest here."""
     exact_precision: Literal["auto", "float32"] = "auto"
-    """``auto``: labels are come by cheaply, asked in bfloat16 first or found between two levels of
-    light, and in float32 where that leaves a doubt; ``float32``: all are asked in float32."""
+    """``auto``: labels are come by cheaply, without asking or in bfloat16 first, and asked in
+    float32 where that leaves a doubt; ``float32``: all are asked in float32."""
 
 
 class Settings(Section):

@@ -84,7 +84,7 @@ def _gradients(model: keras.Model, mutation: Mutation, clip: Bounds | None) -> G
     shape, classes, kinds = model.input_shape[1:], model.output_shape[-1], mutation.kinds
     # Clipped or large patches do not change the logits in proportion.
     small = clip is None and "gaussian" not in kinds and classes * int(np.prod(shape)) <= MOST
-    # A GPU answers faster than NumPy works the slopes out.
+    # NumPy works the slopes out: on a GPU that is not known to pay.
     able = backend.on_cpu() and backend.name() in backend.TRAINING
     if not ("occlusion" in kinds and small and able):
         return None

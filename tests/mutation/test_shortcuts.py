@@ -29,6 +29,11 @@ SHAPE = (5, 4, 2)
 EVERY = ("light", "occlusion", "blackout")
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(doubt, "LEARNT", 50)  # else all is learnt from, and asked
+
+
 class Network:
     """A labeller of ``logits(images)`` with shortcuts: to light by its ``spread``, to occlusion by
     its ``gradients``, or none."""

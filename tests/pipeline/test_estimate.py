@@ -49,9 +49,9 @@ def test_the_share_of_mutations_that_is_asked(data):
     network = functools.partial(labeller, model, Audit(), mutation=mutation)
     # A third each; half of the blackouts change nothing.
     for further, share in (
-        ({}, 0.15 / 3 + 0.5 / 3 + 1 / 6),
+        ({}, 0.1 / 3 + 0.35 / 3 + 1 / 6),
         ({"shortcuts": False}, 5 / 6),
-        ({"clip": (0.0, 1.0)}, 0.15 / 3 + 1 / 3 + 1 / 6),
+        ({"clip": (0.0, 1.0)}, 0.1 / 3 + 1 / 3 + 1 / 6),
     ):
         found = estimate._share_asked(drawn, network(**further))
         assert found == pytest.approx(share, abs=0.01)
