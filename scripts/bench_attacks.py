@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 from measured import Figures, report
 
-from nmutant_cli.attacks import craft
+from nmutant_cli.attacks import craft, jsma
 from nmutant_cli.attacks.batches import BATCH_SIZE
 from nmutant_cli.config.attacks import CWParams, JSMAParams
 from nmutant_cli.datasets import Dataset, load_dataset
@@ -90,12 +90,13 @@ def arguments() -> argparse.Namespace:
 def bench_jsma(
     model: keras.Model, data: Dataset, x: Images, y: Labels, args: argparse.Namespace
 ) -> Figures:
-    jsma = JSMAParams(method="jsma", theta=1.0, gamma=args.gamma)
-    n = args.jsma_images
+    params = JSMAParams(method="jsma", theta=1.0, gamma=args.gamma)
+    n, own = args.jsma_images, ours(model, params, data)
     tools: dict[str, tuple[Attack, int]] = {
-        "nmutant": (ours(model, jsma, data), n),
-        "ART, batches of 1": (art_jsma(model, jsma, data, 1), n),
-        "ART, one batch": (art_jsma(model, jsma, data, n), n),
+        "nmutant": (own, n),
+        "ART, batches of 1": (art_jsma(model, params, data, 1), n),
+        "ART, one batch": (art_jsma(model, params, data, n), n),
+        "gradients alone": (jsma_gradients(own, x[:n], y[:n]), n),
     }
     print(f"\nJSMA on {data.name}, theta 1, gamma {args.gamma:g}")
     return compare(f"jsma.{data.name}", tools, model, x, y, args.repeats)
@@ -113,7 +114,7 @@ def bench_cw(
     tools: dict[str, tuple[Attack, int]] = {
         "nmutant": (ours(model, cw, data), len(x)),
         "Foolbox": (foolbox_cw(model, cw, data), len(x)),
-        "gradients alone": (gradients_alone(model, args.search_steps * args.iterations), len(x)),
+        "gradients alone": (cw_gradients(model, args.search_steps * args.iterations), len(x)),
     }
     if args.art_images:
         tools["ART, one batch"] = (art_cw(model, cw, data, args.art_images), args.art_images)
@@ -188,7 +189,28 @@ def ours(model: keras.Model, params: CWParams | JSMAParams, data: Dataset) -> At
     return run
 
 
-def gradients_alone(model: keras.Model, iterations: int) -> Attack:
+def jsma_gradients(attack: Attack, x: Images, target: Labels) -> Attack:
+    """The calls for gradients that our JSMA makes on these images, and nothing else."""
+    calls: list[tuple[Any, ...]] = []
+    asked = jsma._gradients
+
+    def noted(*args: Any) -> Any:
+        calls.append(args)
+        return asked(*args)
+
+    jsma._gradients = noted
+    attack(x, target)
+    jsma._gradients = asked
+
+    def run(x: Images, _: Labels) -> AnyArray:
+        for args in calls:
+            [np.asarray(part) for part in asked(*args)]
+        return x
+
+    return run
+
+
+def cw_gradients(model: keras.Model, iterations: int) -> Attack:
     """What no attack of so many iterations can do without; the images stay as they are."""
 
     @tf.function

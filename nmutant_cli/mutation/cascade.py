@@ -61,11 +61,12 @@ def labeller(
     if not shortcuts:
         return exact
 
-    def quick() -> CompiledLabeller | None:
+    def quick() -> tuple[CompiledLabeller, float] | None:
         if not backend.has_bfloat16():
             return None
         found = compiled(exact.batch_size, in_bfloat16(model))
-        return found if PAYS * seconds_each(found) < seconds_each(exact) else None
+        times = seconds_each(exact) / seconds_each(found)
+        return (found, times) if times > PAYS else None
 
     cascade = Cascade(exact, quick, audit)
     if not stochastic:  # else no two mutations meet the same network
@@ -95,14 +96,14 @@ def _gradients(model: keras.Model, mutation: Mutation, clip: Bounds | None) -> G
 class Cascade:
     """A network under mutation, at any step size.
 
-    ``exact``: its graph in float32. ``quick`` makes the one in bfloat16 once it is worth it, or
-    None where that is no faster. Counts go to ``audit``.
+    ``exact``: its graph in float32. ``quick`` makes the one in bfloat16 once it is worth it, and
+    says how many times as fast it is; None where that is no faster. Counts go to ``audit``.
     """
 
     def __init__(
         self,
         exact: CompiledLabeller,
-        quick: Callable[[], CompiledLabeller | None],
+        quick: Callable[[], tuple[CompiledLabeller, float] | None],
         audit: Audit,
     ) -> None:
         self.exact, self.audit = exact, audit
@@ -112,6 +113,8 @@ class Cascade:
         """If labels are to be come by with them."""
         self._make = quick
         self._quick: CompiledLabeller | None = None
+        self.times = 1.0
+        """As fast as in float32 is a label asked."""
         self._tried = False
         self.seconds = 0.0
         """Spent on asking in float32 alone."""
@@ -126,7 +129,9 @@ class Cascade:
     def quick(self, rows: int) -> CompiledLabeller | None:
         """The graph in bfloat16, unless ``rows`` are better asked in float32."""
         if self.seconds >= WORTH and not self._tried:
-            self._quick, self._tried = self._make(), True
+            self._tried, made = True, self._make()
+            if made is not None:
+                self._quick, self.times = made
         quick = self._quick
         return None if quick is None or 2 * rows < quick.batch_size else quick
 
@@ -172,7 +177,8 @@ class AtStep:
         spread, by_pixel = self._network.spread, self._network.gradients
         if by_pixel is not None:
             doubt = self._occlusion
-            ask = Slopes(images, by_pixel, self._step, doubt, ask, self._room).ranked
+            times = self._network.times
+            ask = Slopes(images, by_pixel, self._step, times, doubt, ask, self._room).ranked
         if spread is not None:
             shape = images.shape[1:]
             ask = Lights(len(images), shape, spread, self._light, ask, self._room).ranked

@@ -20,6 +20,8 @@ from nmutant_cli.types import Bools, Floats, Ints, Labels
 
 PLACES = np.linspace(-4, 4, 9)
 """The levels an image is asked at, in standard deviations of the operator's."""
+ENOUGH = 2 * len(PLACES)
+"""Mutations of the kind that an image is asked first: by then many a test has decided."""
 
 
 class Lights(Shortcut):
@@ -34,7 +36,7 @@ class Lights(Shortcut):
         ask: Ask,
         room: Callable[[int], int],
     ) -> None:
-        super().__init__(n, doubt, len(PLACES), ask, room)
+        super().__init__(n, doubt, ENOUGH, ask, room)
         self._shape, self._spread = shape, spread
         self._label = np.zeros((n, len(PLACES)), np.int64)
         self._lead = np.zeros((n, len(PLACES)))

@@ -37,7 +37,7 @@ class Shortcut(ABC):
     """``n`` images; ``ask`` says what their mutations give, ``room`` is as in `Doubt.settled`.
 
     Before ``enough`` mutations of the kind an image's are asked as they come: finding out costs
-    about as much.
+    as much as asking about some.
     """
 
     def __init__(

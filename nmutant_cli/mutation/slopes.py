@@ -20,7 +20,7 @@ from nmutant_cli.types import AnyArray, Bools, Floats, Images, Ints, Labels
 POWER = 1.5
 """Of a patch's length, to which doubts are in proportion."""
 GRADIENT = 2
-"""Forward passes that the gradient of one logit takes, about."""
+"""Forward passes in float32 that the gradient of one logit takes, about."""
 MOST = 100_000
 """Values that the gradients of one image may have."""
 
@@ -38,19 +38,20 @@ class Gradients:
 
 
 class Slopes(Shortcut):
-    """`Shortcut` for occlusion."""
+    """`Shortcut` for occlusion. ``times``: as fast as in float32 is a label asked."""
 
     def __init__(
         self,
         images: Images,
         gradients: Gradients,
         step_size: float,
+        times: float,
         doubt: Doubt,
         ask: Ask,
         room: Callable[[int], int],
     ) -> None:
         n, rows, columns, channels = images.shape
-        super().__init__(n, doubt, GRADIENT * gradients.classes, ask, room)
+        super().__init__(n, doubt, int(GRADIENT * gradients.classes * times), ask, room)
         self._images, self._gradients, self._step = images, gradients, step_size
         self._logits = np.zeros((n, gradients.classes))
         # A patch may stick out below and on the right, with zeros.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from nmutant_cli.config.networks import Model
 from nmutant_cli.datasets import Dataset
 from nmutant_cli.errors import ModelError
-from nmutant_cli.networks import backend
+from nmutant_cli.networks import backend, gradients
 from nmutant_cli.networks.architectures import NETWORKS, initialize
 from nmutant_cli.networks.checkpoints import Checkpoint
 from nmutant_cli.networks.inference import predict_labels
@@ -95,6 +95,7 @@ def fit(
     where it was stopped and gives the same network.
     """
     y = y.astype(np.float32)
+    model = gradients.to_train(model)
     model.compile(
         optimizer=keras.optimizers.Adam(learning_rate, weight_decay=weight_decay or None),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
@@ -104,9 +105,6 @@ def fit(
     steps = -(-len(x) // batch_size)
     hidden = None if progress else True
     with tqdm(total=epochs * steps, desc=progress, disable=hidden, unit="batch") as bar:
-        advance = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: bar.update()
-        )
         for epoch in range(epochs):
             # We shuffle, so that every backend sees the same order.
             order = rng.permutation(len(x))
@@ -116,10 +114,29 @@ def fit(
                 continue
             start = time.monotonic()
             seen = x[order] if moves is None else moved(x[order], moves)
-            model.fit(seen, y[order], batch_size, shuffle=False, verbose=0, callbacks=[advance])
+            go_through(model, seen, y[order], batch_size, bar.update)
             if checkpoint:
                 checkpoint.seconds += time.monotonic() - start
                 checkpoint.save(model, epoch + 1)
+
+
+def go_through(
+    model: keras.Model, x: Images, y: AnyArray, batch_size: int, advance: Callable[[], object]
+) -> None:
+    """One epoch: train the compiled ``model`` on ``x`` and ``y`` in their order.
+
+    ``advance`` is called after each step.
+    """
+    if backend.name() == "tensorflow" and backend.on_cpu():
+        # Keras's fit is at times left with one core: up to twice as slow, by chance.
+        for first in range(0, len(x), batch_size):
+            step = slice(first, first + batch_size)
+            model.train_on_batch(x[step], y[step])
+            advance()
+        return
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: advance())
+    callback.async_safe = True  # else every step waits for the one before
+    model.fit(x, y, batch_size, shuffle=False, verbose=0, callbacks=[callback])
 
 
 def moved(x: Images, moves: Ints) -> Images:

@@ -64,7 +64,7 @@ def asked(wrong, logits):
     """The cascade's labels of ``logits``, float32's, and the audit."""
     images = logits.reshape(-1, *SHAPE).astype(np.float32)
     exact, audit = Logits(), Audit()
-    label = Cascade(exact, lambda: Logits(wrong), audit).at(1.0)
+    label = Cascade(exact, lambda: (Logits(wrong), 2.0), audit).at(1.0)
     nothing = identity(len(images), SHAPE)
     found = label(images, nothing)
     return found, Logits()(images, nothing), audit, label, exact
@@ -157,7 +157,7 @@ def test_an_audited_label_that_differs_raises_the_bound_and_asks_again():
 
 
 def test_each_step_size_has_a_bound_of_its_own():
-    network = Cascade(Logits(), lambda: Logits(halves), Audit())
+    network = Cascade(Logits(), lambda: (Logits(halves), 2.0), Audit())
     logits = np.tile([0.0, 3.3, 1.0, 2.0], (100, 1)).reshape(-1, *SHAPE)
     network.at(1.0)(logits, identity(100, SHAPE))
     assert network.at(1.0).doubt.bound > 0
@@ -172,17 +172,18 @@ def test_bfloat16_comes_in_once_it_is_worth_it(monkeypatch):
 
     def quick():
         made.append(1)
-        return Logits(halves)
+        return Logits(halves), 3.0
 
     audit = Audit()
-    label = Cascade(Logits(), quick, audit).at(1.0)
+    network = Cascade(Logits(), quick, audit)
+    label = network.at(1.0)
     logits = np.tile([0.0, 3.2, 1.0, 2.0], (60, 1)).reshape(-1, *SHAPE)
     few = slice(0, 7)
     for _ in range(2):  # three seconds each
         label(logits, identity(60, SHAPE))
-        assert (audit.bfloat16.first, made) == (0, [])
+        assert (audit.bfloat16.first, made, network.times) == (0, [], 1.0)
     label(logits, identity(60, SHAPE))
-    assert (audit.bfloat16.first, made) == (60, [1])
+    assert (audit.bfloat16.first, made, network.times) == (60, [1], 3.0)
     label(logits[few], identity(7, SHAPE))
     assert audit.bfloat16.first == 60, "less than half a batch is asked in float32"
     label(logits, identity(60, SHAPE))
@@ -215,7 +216,7 @@ def test_a_network_in_bfloat16_first(name, shape, stochastic, rows, monkeypatch)
         )
 
     exact, quick, audit = compiled(model), compiled(in_bfloat16(model)), Audit()
-    found = Cascade(exact, lambda: quick, audit).at(4.0)(images, drawn)
+    found = Cascade(exact, lambda: (quick, 2.0), audit).at(4.0)(images, drawn)
     label, lead = exact.at(4.0).ranked(images, drawn)
     _, its_lead = quick.at(4.0).ranked(images, drawn)
     assert (found == label).all()

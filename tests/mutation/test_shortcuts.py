@@ -11,7 +11,7 @@ from nmutant_cli.config.mutation import Mutation
 from nmutant_cli.mutation import doubt
 from nmutant_cli.mutation.audit import Counts
 from nmutant_cli.mutation.doubt import Doubt
-from nmutant_cli.mutation.lights import PLACES, Lights
+from nmutant_cli.mutation.lights import ENOUGH, PLACES, Lights
 from nmutant_cli.mutation.operator import (
     LIGHT,
     Mutations,
@@ -42,7 +42,7 @@ class Network:
 
     def __init__(self, logits, spread=None, gradients=None, step_size=1.0, clip=None):
         self._logits, self._spread, self._gradients = logits, spread, gradients
-        self._step, self._clip, self.rows = step_size, clip, 0
+        self._step, self._clip, self.rows, self.times = step_size, clip, 0, 1.0
         self.counts, self.occlusion = Counts(), Counts()
         self._doubts = Doubt("light", self.counts), Doubt("slopes", self.occlusion)
         self.shortcuts = None if (spread, gradients) == (None, None) else self
@@ -51,7 +51,8 @@ class Network:
         light, occlusion = self._doubts
         if self._gradients is not None:
             slopes = Gradients(self._gradients, 4, 3)
-            ask = Slopes(images, slopes, self._step, occlusion, ask, lambda rows: rows).ranked
+            sized = slopes, self._step, self.times
+            ask = Slopes(images, *sized, occlusion, ask, lambda rows: rows).ranked
         if self._spread is not None:
             ask = Lights(len(images), SHAPE, self._spread, light, ask, lambda rows: rows).ranked
         return ask
@@ -134,7 +135,8 @@ def test_few_are_asked(kind, once, part, step_size, monkeypatch):
     assert network.rows < plain.rows / part
 
 
-def test_the_slopes_are_asked_for_once_and_only_where_there_are_many():
+@pytest.mark.parametrize("times", [1, 3])
+def test_the_slopes_are_asked_for_once_and_only_where_there_are_many(times):
     images = np.random.default_rng(0).random((3, *SHAPE), dtype=np.float32)
     network, asked = Perceptron(2), []
 
@@ -142,13 +144,15 @@ def test_the_slopes_are_asked_for_once_and_only_where_there_are_many():
         asked.append(len(of))
         return network.gradients(of)
 
-    subjects = Subjects(Network(network, gradients=gradients), images)
-    drawn = draw(np.random.default_rng(0), 16, SHAPE, Mutation(kinds=("occlusion",)))
+    asking = Network(network, gradients=gradients)
+    asking.times = float(times)
+    subjects, enough = Subjects(asking, images), 8 * times
+    drawn = draw(np.random.default_rng(0), 2 * enough, SHAPE, Mutation(kinds=("occlusion",)))
     for image, part, calls in (
-        (0, slice(7), []),  # less than two passes for each of four classes
-        (0, slice(7, 8), [1]),
-        (0, slice(8, 16), [1]),
-        (2, slice(16), [1, 1]),
+        (0, slice(enough - 1), []),  # less than two passes for each of four classes
+        (0, slice(enough - 1, enough), [1]),
+        (0, slice(enough, 2 * enough), [1]),
+        (2, slice(2 * enough), [1, 1]),
     ):
         subjects.mutated(np.full(len(drawn[part]), image), drawn[part])
         assert asked == calls
@@ -245,8 +249,8 @@ def test_a_network_that_gives_no_number_is_asked():
 
 def test_an_image_that_has_seen_little_light_is_asked_as_it_comes():
     network = Network(crossing(0.5 * SPREAD), SPREAD)
-    few = len(PLACES) - 1
-    _, subjects = under(np.linspace(-2, 2, few), network)
+    few = ENOUGH - 1
+    _, subjects = under(np.linspace(-2, 1.9, few), network)
     assert network.rows == 1 + few
     assert network.counts.first == 0
     subjects.mutated(np.zeros(1, int), lit(np.array([SPREAD]), SHAPE))

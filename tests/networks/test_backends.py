@@ -200,7 +200,7 @@ exact, quick = (
     for of in (model, in_bfloat16(model))
 )
 audit = Audit()
-found = cascade.Cascade(exact, lambda: quick, audit).at(4.0)(images, drawn)
+found = cascade.Cascade(exact, lambda: (quick, 2.0), audit).at(4.0)(images, drawn)
 apart = np.abs(exact.ranked(images, drawn)[1] - quick.ranked(images, drawn)[1]).max()
 wrong = int((found != exact(images, drawn)).sum())
 print(json.dumps({"wrong": wrong, "apart": float(apart), **audit.as_counts()}))

@@ -96,6 +96,30 @@ def test_it_has_the_weights_that_the_network_has_now():
     assert not np.array_equal(np.asarray(quick(x)), before)
 
 
+def test_the_network_to_train_has_the_same_gradients_by_its_weights():
+    model = NETWORKS["mnist"]((28, 28, 1), 10, None)
+    model.set_weights([w + 0.01 for w in model.get_weights()])  # biases that count
+    other = gradients.to_train(model)
+    replaced = [type(layer) is gradients.Matrix for layer in other.layers]
+    assert replaced == [False, False, True, False, False]
+    x = np.random.default_rng(0).random((5, 28, 28, 1), dtype=np.float32)
+    found = []
+    for network in (model, other):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(network(x, training=True)[:, :3] ** 2)
+        found.append(tape.gradient(loss, [v.value for v in model.trainable_variables]))
+    assert [v.path for v in other.trainable_variables] == [
+        v.path for v in model.trainable_variables
+    ]
+    for one, same in zip(*found, strict=True):
+        np.testing.assert_allclose(same, one, rtol=1e-3, atol=1e-4 * np.abs(one).max())
+
+
+def test_a_network_without_such_a_layer_is_trained_as_it_is():
+    model = NETWORKS["cifar10_basic"]((32, 32, 3), 10, None)
+    assert gradients.to_train(model) is model
+
+
 def test_the_gradient_of_every_logit():
     model = NETWORKS["mnist"]((28, 28, 1), 10, None)
     x = np.random.default_rng(0).random((27, 28, 28, 1), dtype=np.float32)

@@ -14,7 +14,7 @@ from conftest import nmutant
 from literal import Run
 
 from nmutant_cli.config.loading import load
-from nmutant_cli.networks import architectures
+from nmutant_cli.networks import architectures, training
 
 AS_PUBLISHED = """
 dataset: digits
@@ -97,7 +97,7 @@ class Runs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.trained = {how: [] for how in CONFIGS}
-        """What Keras's ``fit`` was given: images and targets, call after call."""
+        """What networks were trained on: images and targets, epoch after epoch."""
 
     def nmutant(self, command: str, how: str) -> None:
         folder = self.folder / how
@@ -108,17 +108,17 @@ class Runs:
 
     @cache  # noqa: B019
     def __getitem__(self, how: str) -> Run:
-        folder, fit = self.folder / how, keras.Model.fit
+        folder, go_through = self.folder / how, training.go_through
         folder.mkdir()
         (folder / "config.yaml").write_text(CONFIGS[how])
 
-        def spy(model, x, y, *args, **more):
+        def spy(model, x, y, *further):
             self.trained[how].append((x, y))
-            return fit(model, x, y, *args, **more)
+            go_through(model, x, y, *further)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(architectures.NETWORKS, "cifar10_basic", small_with_dropout)
-            patch.setattr(keras.Model, "fit", spy)
+            patch.setattr(training, "go_through", spy)
             self.nmutant("measure-kappa", how)
             self.nmutant("detect", how)
         return Run(folder / "run", load(str(folder / "config.yaml"))[1])
