@@ -22,7 +22,7 @@ from nmutant_cli.mutation.doubt import Doubt, Ranked
 from nmutant_cli.mutation.graph import CompiledLabeller, fastest, seconds_each
 from nmutant_cli.mutation.lights import Lights
 from nmutant_cli.mutation.operator import ImageShape, Mutations, light_spread, patch_side
-from nmutant_cli.mutation.shortcut import Ask, Shortcuts
+from nmutant_cli.mutation.shortcut import Ask, Asking, Shortcuts
 from nmutant_cli.mutation.slopes import MOST, Gradients, Slopes
 from nmutant_cli.networks import backend, gradients
 from nmutant_cli.networks.inference import in_bfloat16
@@ -175,13 +175,17 @@ class AtStep:
     def over(self, images: Images, ask: Ask) -> Ask:
         """`Shortcuts.over`."""
         spread, by_pixel = self._network.spread, self._network.gradients
+
+        def exactly(owner: Ints, mutations: Mutations) -> Ranked:
+            return self._exact.ranked(images[owner], mutations)
+
         if by_pixel is not None:
-            doubt = self._occlusion
-            times = self._network.times
-            ask = Slopes(images, by_pixel, self._step, times, doubt, ask, self._room).ranked
+            asking = Asking(ask, exactly, lambda: self.doubt.bound, self._room)
+            doubt, times = self._occlusion, self._network.times
+            ask = Slopes(images, by_pixel, self._step, times, doubt, asking).ranked
         if spread is not None:
-            shape = images.shape[1:]
-            ask = Lights(len(images), shape, spread, self._light, ask, self._room).ranked
+            asking = Asking(ask, exactly, lambda: 0.0, self._room)  # its own are as blurred
+            ask = Lights(len(images), images.shape[1:], spread, self._light, asking).ranked
         return ask
 
     def _room(self, rows: int) -> int:

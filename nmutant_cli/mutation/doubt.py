@@ -54,11 +54,13 @@ class Doubt:
         lead: Floats,
         ask: Callable[[Ints], Ranked],
         room: Callable[[int], int],
+        learn: Callable[[Ints], Ranked] | None = None,
     ) -> Ranked:
         """The labels ``(n,)`` and leads, those in doubt as ``ask(rows)`` says them.
 
         A lead that is no number is a doubt. ``room(k)``: how many rows the batches for k of them
-        have room for; they are filled up with rows to audit.
+        have room for; they are filled up with rows to audit. ``learn(rows)`` is asked for the first
+        bound, if the leads that ``ask`` gives are not good enough.
         """
         n = len(label)
         cheap, cheap_lead, label, lead = label, lead, label.copy(), lead.copy()
@@ -67,7 +69,7 @@ class Doubt:
         both, done = np.zeros(n, bool), np.zeros(n, bool)
         both[_spread(np.arange(n), left)] = True
 
-        def differs(rows: Ints) -> Bools:
+        def differs(rows: Ints, ask: Callable[[Ints], Ranked] = ask) -> Bools:
             label[rows], lead[rows] = ask(rows)
             done[rows] = True
             other = label[rows] != cheap[rows]
@@ -79,7 +81,7 @@ class Doubt:
             return both | ~(cheap_lead > self.bound)  # NaN is a doubt, too
 
         if left:
-            differs(np.flatnonzero(both))
+            differs(np.flatnonzero(both), learn or ask)
         doubt = doubted()
         new = doubt & ~done
         rows = np.flatnonzero(new | self._audited(new, ~doubt, room))

@@ -9,13 +9,11 @@ middle: what lies straight between the two ends is rarely too large.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from nmutant_cli.mutation.doubt import Doubt
 from nmutant_cli.mutation.operator import LIGHT, ImageShape, Mutations, lit
-from nmutant_cli.mutation.shortcut import Ask, Shortcut
+from nmutant_cli.mutation.shortcut import Asking, Shortcut
 from nmutant_cli.types import Bools, Floats, Ints, Labels
 
 PLACES = np.linspace(-4, 4, 9)
@@ -33,10 +31,9 @@ class Lights(Shortcut):
         shape: ImageShape,
         spread: float,
         doubt: Doubt,
-        ask: Ask,
-        room: Callable[[int], int],
+        asking: Asking,
     ) -> None:
-        super().__init__(n, doubt, ENOUGH, ask, room)
+        super().__init__(n, doubt, ENOUGH, asking)
         self._shape, self._spread = shape, spread
         self._label = np.zeros((n, len(PLACES)), np.int64)
         self._lead = np.zeros((n, len(PLACES)))
@@ -48,7 +45,7 @@ class Lights(Shortcut):
     def find_out(self, images: Ints) -> None:
         """Their labels and leads at all places."""
         levels = np.tile(self._spread * PLACES, len(images))
-        label, lead = self._ask(images.repeat(len(PLACES)), lit(levels, self._shape))
+        label, lead = self._asking.ask(images.repeat(len(PLACES)), lit(levels, self._shape))
         self._label[images] = label.reshape(len(images), -1)
         self._lead[images] = lead.reshape(len(images), -1)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -33,17 +34,28 @@ class Shortcuts(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Asking:
+    """How a shortcut asks: ``ask`` as cheaply as the labels allow, ``exactly`` for leads as well.
+
+    ``blur()``: by how much the leads that ``ask`` gives may be off. ``room``: `Doubt.settled`.
+    """
+
+    ask: Ask
+    exactly: Ask
+    blur: Callable[[], float]
+    room: Callable[[int], int]
+
+
 class Shortcut(ABC):
-    """``n`` images; ``ask`` says what their mutations give, ``room`` is as in `Doubt.settled`.
+    """``n`` images, asked about by ``asking``.
 
     Before ``enough`` mutations of the kind an image's are asked as they come: finding out costs
     as much as asking about some.
     """
 
-    def __init__(
-        self, n: int, doubt: Doubt, enough: int, ask: Ask, room: Callable[[int], int]
-    ) -> None:
-        self._doubt, self._enough, self._ask, self._room = doubt, enough, ask, room
+    def __init__(self, n: int, doubt: Doubt, enough: int, asking: Asking) -> None:
+        self._doubt, self._enough, self._asking = doubt, enough, asking
         self._seen, self._known = np.zeros(n, np.int64), np.zeros(n, bool)
 
     @abstractmethod
@@ -60,8 +72,9 @@ class Shortcut(ABC):
 
     def ranked(self, owner: Ints, mutations: Mutations) -> Ranked:
         """The label and lead of image ``owner[i]`` after ``mutations[i]``: ``(n,)`` each."""
+        asking = self._asking
         if self._doubt.in_vain:
-            return self._ask(owner, mutations)
+            return asking.ask(owner, mutations)
         taken = self.takes(mutations)
         self._see(owner[taken])
         cheap = taken & self._known[owner]
@@ -72,15 +85,21 @@ class Shortcut(ABC):
         def ask(which: Ints) -> Ranked:
             nonlocal others  # they fill the batches of the first call
             asked, n = np.concatenate([others, rows[which]]), len(others)
-            said, by = self._ask(owner[asked], mutations[asked])
+            said, by = asking.ask(owner[asked], mutations[asked])
             label[others], lead[others] = said[:n], by[:n]
-            others = others[:0]
-            return said[n:], by[n:] / scale[which]
+            others, said, by = others[:0], said[n:], by[n:]
+            # No excess is for certain but one over the most that the lead may be.
+            return said, (by + asking.blur() * (said == found[which])) / scale[which]
+
+        def exactly(which: Ints) -> Ranked:
+            asked = rows[which]
+            said, by = asking.exactly(owner[asked], mutations[asked])
+            return said, by / scale[which]
 
         def room(count: int) -> int:
-            return self._room(count + len(others)) - len(others)
+            return asking.room(count + len(others)) - len(others)
 
-        label[rows], its_lead = self._doubt.settled(found, its_lead / scale, ask, room)
+        label[rows], its_lead = self._doubt.settled(found, its_lead / scale, ask, room, exactly)
         lead[rows] = its_lead * scale
         if len(others):
             ask(np.zeros(0, np.int64))

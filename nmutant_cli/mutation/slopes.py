@@ -14,11 +14,13 @@ import numpy as np
 
 from nmutant_cli.mutation.doubt import Doubt
 from nmutant_cli.mutation.operator import OCCLUSION, Mutations
-from nmutant_cli.mutation.shortcut import Ask, Shortcut
+from nmutant_cli.mutation.shortcut import Asking, Shortcut
 from nmutant_cli.types import AnyArray, Bools, Floats, Images, Ints, Labels
 
 POWER = 1.5
 """Of a patch's length, to which doubts are in proportion."""
+LEAST = 1e-3
+"""Length of a patch; what a smaller one leaves out is lost in rounding."""
 GRADIENT = 2
 """Forward passes in float32 that the gradient of one logit takes, about."""
 MOST = 100_000
@@ -47,11 +49,10 @@ class Slopes(Shortcut):
         step_size: float,
         times: float,
         doubt: Doubt,
-        ask: Ask,
-        room: Callable[[int], int],
+        asking: Asking,
     ) -> None:
         n, rows, columns, channels = images.shape
-        super().__init__(n, doubt, int(GRADIENT * gradients.classes * times), ask, room)
+        super().__init__(n, doubt, int(GRADIENT * gradients.classes * times), asking)
         self._images, self._gradients, self._step = images, gradients, step_size
         self._logits = np.zeros((n, gradients.classes))
         # A patch may stick out below and on the right, with zeros.
@@ -77,5 +78,5 @@ class Slopes(Shortcut):
         slopes = self._slopes[owner[:, None, None], row, column]
         logits = self._logits[owner] + np.einsum("nijkc,nijc->nk", slopes, patch)
         two = np.sort(logits, axis=1)[:, -2:]
-        length = np.sqrt((patch**2).sum(axis=(1, 2, 3)))
+        length = np.maximum(np.sqrt((patch**2).sum(axis=(1, 2, 3))), LEAST)
         return logits.argmax(axis=1), two[:, 1] - two[:, 0], length**POWER

@@ -89,18 +89,13 @@ def fit(
     progress: str | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Train in place with Adam on softmax cross-entropy; ``y`` has shape ``(n, classes)``.
+    """Train in place, `compiled`; ``y`` has shape ``(n, classes)``.
 
     With ``augment`` each epoch sees the images `moved`. With a ``checkpoint`` training goes on
     where it was stopped and gives the same network.
     """
     y = y.astype(np.float32)
-    model = gradients.to_train(model)
-    model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate, weight_decay=weight_decay or None),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        jit_compile=backend.jit(),
-    )
+    model = compiled(model, learning_rate, weight_decay)
     done = checkpoint.restore(model) if checkpoint else 0
     steps = -(-len(x) // batch_size)
     hidden = None if progress else True
@@ -118,6 +113,21 @@ def fit(
             if checkpoint:
                 checkpoint.seconds += time.monotonic() - start
                 checkpoint.save(model, epoch + 1)
+
+
+def compiled(
+    model: keras.Model,
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
+    weight_decay: float = 0,
+) -> keras.Model:
+    """``model``, or what shares its weights, to be trained with Adam on softmax cross-entropy."""
+    model = gradients.to_train(model)
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate, weight_decay=weight_decay or None),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        jit_compile=backend.jit(),
+    )
+    return model
 
 
 def go_through(

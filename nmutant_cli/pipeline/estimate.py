@@ -68,11 +68,10 @@ def _rates(settings: Settings, data: Dataset) -> tuple[float, float]:
     batch = settings.model.batch_size
     rows = np.arange(20 * batch) % len(data.x_train)
     x, y = data.x_train[rows], np.eye(data.n_classes, dtype=np.float32)[data.y_train[rows]]
-    rng = stream(settings.seed, "estimate")
-    training.fit(model, x, y, epochs=1, batch_size=batch, learning_rate=1e-3, rng=rng)
+    trained = training.compiled(model, settings.model.learning_rate)
 
     def fit() -> int:
-        model.fit(x, y, batch, verbose=0)
+        training.go_through(trained, x, y, batch, lambda: None)
         return len(x)
 
     return _rate(fit), _labelled(settings, data)

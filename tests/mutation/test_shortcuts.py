@@ -23,6 +23,7 @@ from nmutant_cli.mutation.operator import (
     lit,
 )
 from nmutant_cli.mutation.sensitivity import FixedMutations, Subjects, tally
+from nmutant_cli.mutation.shortcut import Asking
 from nmutant_cli.mutation.slopes import Gradients, Slopes
 
 SHAPE = (5, 4, 2)
@@ -42,24 +43,36 @@ class Network:
 
     def __init__(self, logits, spread=None, gradients=None, step_size=1.0, clip=None):
         self._logits, self._spread, self._gradients = logits, spread, gradients
-        self._step, self._clip, self.rows, self.times = step_size, clip, 0, 1.0
+        self._step, self._clip, self.rows = step_size, clip, 0
+        self.times, self.blur = 1.0, 0.0
         self.counts, self.occlusion = Counts(), Counts()
         self._doubts = Doubt("light", self.counts), Doubt("slopes", self.occlusion)
         self.shortcuts = None if (spread, gradients) == (None, None) else self
 
     def over(self, images, ask):
         light, occlusion = self._doubts
+
+        def exactly(owner, mutations):
+            self.rows += len(owner)
+            return self._exactly(images[owner], mutations)
+
         if self._gradients is not None:
             slopes = Gradients(self._gradients, 4, 3)
-            sized = slopes, self._step, self.times
-            ask = Slopes(images, *sized, occlusion, ask, lambda rows: rows).ranked
+            how = Asking(ask, exactly, lambda: self.blur, lambda rows: rows)
+            ask = Slopes(images, slopes, self._step, self.times, occlusion, how).ranked
         if self._spread is not None:
-            ask = Lights(len(images), SHAPE, self._spread, light, ask, lambda rows: rows).ranked
+            how = Asking(ask, exactly, lambda: 0.0, lambda rows: rows)
+            ask = Lights(len(images), SHAPE, self._spread, light, how).ranked
         return ask
 
     def ranked(self, images, mutations):
         assert len(images) == len(mutations) <= self.at_once
         self.rows += len(images)
+        label, lead = self._exactly(images, mutations)
+        sign = 1 - 2 * (np.arange(len(lead)) % 2)
+        return label, np.maximum(lead + self.blur * sign, 0)
+
+    def _exactly(self, images, mutations):
         logits = self._logits(apply(images, mutations, self._step, self._clip))
         best = np.sort(logits, axis=1)
         return logits.argmax(axis=1), best[:, -1] - best[:, -2]
@@ -102,18 +115,22 @@ def both(network, images, settings, *, slopes=True, mutations=400, step_size=1.0
 
 
 @given(st.integers(0, 10**6), st.sampled_from([1.0, 5.0, 20.0]), st.booleans())
-def test_the_labels_are_those_of_asking(seed, step_size, clip):
+def test_under_a_bound_learnt_from_all_the_labels_are_those_of_asking(seed, step_size, clip):
     images = np.random.default_rng(seed).random((20, *SHAPE), dtype=np.float32)
-    found, expected, (network, _) = both(
-        Perceptron(seed),
-        images,
-        Mutation(kinds=EVERY),
-        slopes=not clip,
-        step_size=step_size,
-        clip=(0.0, 1.0) if clip else None,
-    )
-    assert found.tolist() == expected.tolist()
-    assert network.counts.first > 0
+    every, logits = Mutation(kinds=EVERY), Perceptron(seed)
+    sources = [MutationStream(SHAPE, every, 0, "x", i) for i in range(len(images))]
+    how = step_size, (0.0, 1.0) if clip else None
+    network = Network(logits, light_spread(every, SHAPE), None if clip else logits.gradients, *how)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(doubt, "LEARNT", 10**6)
+        tally(Subjects(network, images), sources, 400)
+    asked = network.counts.again, network.occlusion.again
+    found = tally(Subjects(network, images), sources, 400)
+    expected = tally(Subjects(Network(logits, None, None, *how), images), sources, 400)
+    assert found.changes.tolist() == expected.changes.tolist()
+    assert found.majority.tolist() == expected.majority.tolist()
+    assert asked == (network.counts.first / 2, network.occlusion.first / 2), "all, the first time"
+    assert network.counts.again < network.counts.first
     assert (network.occlusion.first > 0) == (not clip)
 
 
@@ -133,6 +150,35 @@ def test_few_are_asked(kind, once, part, step_size, monkeypatch):
     assert far < 10
     assert network.rows == 20 * (1 + once) + counts.again + counts.audited + far
     assert network.rows < plain.rows / part
+
+
+def test_leads_that_are_a_little_off_do_not_make_the_slopes_doubtful():
+    images = np.random.default_rng(0).random((20, *SHAPE), dtype=np.float32)
+    sources = [MutationStream(SHAPE, Mutation(kinds=("occlusion",)), 0, "x", i) for i in range(20)]
+    found, networks = [], []
+    for blur in (0.0, 0.3):
+        perceptron = Perceptron(1)
+        networks.append(Network(perceptron, gradients=perceptron.gradients))
+        networks[-1].blur = blur
+        found.append(tally(Subjects(networks[-1], images), sources, 400).changes.tolist())
+    sharp, blurred = (network.occlusion for network in networks)
+    assert found[0] == found[1]
+    assert 0 < blurred.bound <= sharp.bound
+    assert blurred.again <= sharp.again
+
+
+def test_the_smallest_patches_are_not_taken_at_their_word():
+    """Rounding is larger than what they do; as a share of their size it is anything."""
+    images = np.random.default_rng(0).random((20, *SHAPE), dtype=np.float32)
+    perceptron = Perceptron(1)
+    bounds = []
+    for amplitude in (1.0, 1e-6):
+        network = Network(perceptron, gradients=perceptron.gradients)
+        settings = Mutation(kinds=("occlusion",), amplitude=amplitude)
+        sources = [MutationStream(SHAPE, settings, 0, "x", i) for i in range(20)]
+        tally(Subjects(network, images), sources, 400)
+        bounds.append(network.occlusion.bound)
+    assert bounds[1] < bounds[0]
 
 
 @pytest.mark.parametrize("times", [1, 3])
