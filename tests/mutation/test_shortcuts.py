@@ -101,19 +101,6 @@ class Perceptron:
         return self(images), slopes.reshape(len(images), 4, *SHAPE)
 
 
-def both(network, images, settings, *, slopes=True, mutations=400, step_size=1.0, clip=None):
-    """The changes found with and without shortcuts, and the two networks."""
-    spread = light_spread(settings, SHAPE)
-    sources = [MutationStream(SHAPE, settings, 0, "x", i) for i in range(len(images))]
-    networks = [
-        Network(network, spread, network.gradients if slopes else None, step_size, clip),
-        Network(network, step_size=step_size, clip=clip),
-    ]
-    found, expected = (tally(Subjects(n, images), sources, mutations) for n in networks)
-    assert (found.majority == expected.majority).all()
-    return found.changes, expected.changes, networks
-
-
 @given(st.integers(0, 10**6), st.sampled_from([1.0, 5.0, 20.0]), st.booleans())
 def test_under_a_bound_learnt_from_all_the_labels_are_those_of_asking(seed, step_size, clip):
     images = np.random.default_rng(seed).random((20, *SHAPE), dtype=np.float32)
@@ -140,7 +127,13 @@ def test_few_are_asked(kind, once, part, step_size, monkeypatch):
     monkeypatch.setattr(doubt, "LEARNT", 100)
     images = np.random.default_rng(0).random((20, *SHAPE), dtype=np.float32)
     settings = Mutation(kinds=(kind,))
-    found, expected, (network, plain) = both(Perceptron(1), images, settings, step_size=step_size)
+    logits, spread = Perceptron(1), light_spread(settings, SHAPE)
+    sources = [MutationStream(SHAPE, settings, 0, "x", i) for i in range(len(images))]
+    network = Network(logits, spread, logits.gradients, step_size)
+    plain = Network(logits, step_size=step_size)
+    found, expected = (
+        tally(Subjects(asked, images), sources, 400).changes for asked in (network, plain)
+    )
     assert expected.sum() > 0 or step_size < 1
     assert (found == expected).all()
     assert plain.rows == 20 * 401
