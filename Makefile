@@ -56,7 +56,7 @@ reproduce-tables: install  ## the published experiments, how long they take firs
 	$(BIN)/nmutant run --config $(CIFAR10)
 
 bench: install  ## kappa and detection beside the bare network, memory, start-up: results/bench.json
-	TF_ENABLE_ONEDNN_OPTS=1 $(BIN)/python scripts/bench.py --memory --out results/bench.json
+	TF_ENABLE_ONEDNN_OPTS=1 $(BIN)/python scripts/bench.py --wider --memory --out results/bench.json
 
 bench-attacks: install  ## our attacks beside Foolbox's and ART's
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[oracles]'

@@ -219,6 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--wider", action="store_true", help="more classes, larger images too")
     parser.add_argument("--memory", action="store_true", help="a whole MNIST run too, for its peak")
     args = parser.parse_args()
     figures: Figures = {}
@@ -233,7 +234,8 @@ def main() -> None:
     rates = decided(figures, "cifar10_allconv", network, images, batch, CIFAR10_TEST)
     list(islice(rates, args.rounds))
     trained(figures, "cifar10_allconv", args.rounds)
-    wider(figures, args.rounds)
+    if args.wider:
+        wider(figures, args.rounds)
     startup(figures, args.rounds)
     if args.memory:
         memory(figures)

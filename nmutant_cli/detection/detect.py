@@ -51,8 +51,8 @@ def detect(
     """Run every test on every sample; ``sources[i]`` gives the mutations of sample ``i``.
 
     ``block`` mutations are labelled at a time for each open sample; where it is not given, as many
-    as fill whole batches, between 16 and 256. ``growing``: few at first instead, see
-    `growing_blocks`. Neither changes any result.
+    as fill whole batches, at least 16, at most 256 or as many as before. ``growing``: few at first
+    instead, see `growing_blocks`. Neither changes any result.
     ``progress`` is told how many samples each round finished. ``votes``: count labels, too.
     """
     running = [TestBatch(test, len(sources)) for test in tests]
@@ -63,7 +63,7 @@ def detect(
     read, asked = 0, 1.0
     sizes = growing_blocks(tests) if growing else iter(())
     while len(rows):
-        size = next(sizes, block) or _block(len(rows), subjects.batch_size / asked)
+        size = next(sizes, block) or _block(len(rows), subjects.batch_size / asked, read)
         drawn = Mutations.concatenate(sources[i].take(read, size) for i in rows.tolist())
         before = subjects.asked
         labels = subjects.mutated(rows.repeat(size), drawn).reshape(len(rows), size)
@@ -102,10 +102,11 @@ def growing_blocks(tests: Sequence[SequentialTest]) -> Iterator[int]:
         size = (read + 4) // 2
 
 
-def _block(rows: int, batch: float) -> int:
+def _block(rows: int, batch: float, read: int) -> int:
     """Mutations for each of ``rows`` samples, so that whole batches of ``batch`` are nearly full.
 
     Nearly: one row too many costs a batch, and how many ask the network is not known beforehand.
+    At most as many as were ``read`` already: half of all may be more than a decision needs.
     """
     batches = -(-FEWEST * rows // batch)
-    return min(max(int(0.97 * batches * batch / rows), FEWEST), MOST)
+    return max(min(int(0.97 * batches * batch / rows), read, MOST), FEWEST)

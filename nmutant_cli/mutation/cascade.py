@@ -32,6 +32,8 @@ WORTH = 5.0
 """Seconds for which a network is asked in float32 alone: further graphs take time to compile."""
 AT_ONCE = 25_000_000
 """Values of the images that are taken together, which fill whole batches of those in doubt."""
+PARTS = (1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64)
+"""Of 64 of a batch, which rows are filled up to: few rows need not fill it."""
 PAYS = 1.2
 """So many times as fast as float32 must bfloat16 be to be asked first."""
 
@@ -126,14 +128,13 @@ class Cascade:
             self._steps[step_size] = AtStep(self, step_size)
         return self._steps[step_size]
 
-    def quick(self, rows: int) -> CompiledLabeller | None:
-        """The graph in bfloat16, unless ``rows`` are better asked in float32."""
+    def quick(self) -> CompiledLabeller | None:
+        """The graph in bfloat16, once it is worth it and where it is faster."""
         if self.seconds >= WORTH and not self._tried:
             self._tried, made = True, self._make()
             if made is not None:
                 self._quick, self.times = made
-        quick = self._quick
-        return None if quick is None or 2 * rows < quick.batch_size else quick
+        return self._quick
 
 
 class AtStep:
@@ -143,8 +144,7 @@ class AtStep:
         exact = network.exact.at(step_size)
         size = exact.batch_size
         self._network, self._step = network, step_size
-        # Few rows need not fill a batch.
-        self._exact = exact.padding_to(tuple(-(-size * part // 8) for part in range(1, 9)))
+        self._exact = exact.padding_to(tuple(-(-size * part // 64) for part in PARTS))
         self.batch_size, self.deterministic = size, exact.deterministic
         batches = AT_ONCE // (size * int(np.prod(exact.image_shape)))
         self.at_once = size * min(max(batches, 1), 8)
@@ -159,13 +159,14 @@ class AtStep:
 
     def ranked(self, images: Images, mutations: Mutations) -> Ranked:
         """The label of each mutated image, and its logit's lead over the second."""
-        quick = self._network.quick(len(images))
+        quick = self._network.quick()
         if quick is None:
             start = time.perf_counter()
             found = self._exact.ranked(images, mutations)
             self._network.seconds += time.perf_counter() - start
             return found
-        label, lead = quick.at(self._step).ranked(images, mutations)
+        quick = quick.at(self._step).padding_to(self._exact.sizes)
+        label, lead = quick.ranked(images, mutations)
 
         def exactly(rows: Ints) -> Ranked:
             return self._exact.ranked(images[rows], mutations[rows])
