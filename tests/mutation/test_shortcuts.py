@@ -160,6 +160,19 @@ def test_leads_that_are_a_little_off_do_not_make_the_slopes_doubtful():
     assert blurred.again <= sharp.again
 
 
+def test_the_first_bound_is_learnt_from_the_leads_for_that():
+    counts = Counts()
+    unsure, label, lead = Doubt("slopes", counts), np.zeros(50, np.int64), np.full(50, 3.0)
+    unsure.settled(
+        label,
+        lead,
+        lambda rows: (label[rows], np.full(len(rows), 9.0)),
+        lambda rows: rows,
+        learn=lambda rows: (label[rows], np.full(len(rows), 2.5)),
+    )
+    assert unsure.bound == counts.bound == doubt.FACTOR * 0.5
+
+
 def test_the_smallest_patches_are_not_taken_at_their_word():
     """Rounding is larger than what they do; as a share of their size it is anything."""
     images = np.random.default_rng(0).random((20, *SHAPE), dtype=np.float32)
