@@ -5,9 +5,8 @@
 
 Every tool attacks the same network, images and targets with the same parameters. The tools take
 turns, ``--repeats`` times; the ratios are medians over the turns of seconds per sample, theirs
-over ours, with the smallest and largest. The first call of ours, which compiles, is not timed;
-neither is one image's worth of the others. The networks are the committed ones, of the MNIST slice
-and of results/cifar10; on the latter only C&W is timed.
+over ours, with the smallest and largest. A first call of each, with one image, is not timed. The
+networks are those of the MNIST slice and of results/cifar10; on the latter only C&W is timed.
 """
 
 from __future__ import annotations

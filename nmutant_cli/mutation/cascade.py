@@ -116,7 +116,7 @@ class Cascade:
         self._make = quick
         self._quick: CompiledLabeller | None = None
         self.times = 1.0
-        """As fast as in float32 is a label asked."""
+        """How many times as fast as in float32 a label is asked."""
         self._tried = False
         self.seconds = 0.0
         """Spent on asking in float32 alone."""

@@ -40,7 +40,7 @@ class Gradients:
 
 
 class Slopes(Shortcut):
-    """`Shortcut` for occlusion. ``times``: as fast as in float32 is a label asked."""
+    """`Shortcut` for occlusion. ``times``: as fast as in float32 a label is asked."""
 
     def __init__(
         self,
