@@ -40,7 +40,10 @@ class Gradients:
 
 
 class Slopes(Shortcut):
-    """`Shortcut` for occlusion. ``times``: as fast as in float32 a label is asked."""
+    """`Shortcut` for occlusion.
+
+    ``times``: how many times as fast as in float32 a label is asked.
+    """
 
     def __init__(
         self,

@@ -47,11 +47,12 @@ def test_the_share_of_mutations_that_is_asked(data):
     drawn = draw(np.random.default_rng(0), 20_000, (28, 28, 1), mutation)
     model = NETWORKS["mnist"]((28, 28, 1), 10, None)
     network = functools.partial(labeller, model, Audit(), mutation=mutation)
+    light, occlusion = estimate.LIGHT_ASKED, estimate.OCCLUSION_ASKED
     # A third each; half of the blackouts change nothing.
     for further, share in (
-        ({}, 0.1 / 3 + 0.35 / 3 + 1 / 6),
+        ({}, light / 3 + occlusion / 3 + 1 / 6),
         ({"shortcuts": False}, 5 / 6),
-        ({"clip": (0.0, 1.0)}, 0.1 / 3 + 1 / 3 + 1 / 6),
+        ({"clip": (0.0, 1.0)}, light / 3 + 1 / 3 + 1 / 6),
     ):
         found = estimate._share_asked(drawn, network(**further))
         assert found == pytest.approx(share, abs=0.01)
