@@ -107,12 +107,19 @@ def _plain(layer: Any) -> bool:
     )
 
 
-class Convolution(keras.layers.Layer):
-    """A `keras.layers.Conv2D` with another gradient by its input, `slope_by_input`."""
+class InPlace(keras.layers.Layer):
+    """What stands in the place of ``layer``, with its weights."""
 
     def __init__(self, layer: keras.layers.Conv2D) -> None:
         super().__init__(name=layer.name)
         self.layer = layer
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self.layer.compute_output_shape(input_shape)
+
+
+class Convolution(InPlace):
+    """A `keras.layers.Conv2D` with another gradient by its input, `slope_by_input`."""
 
     def call(self, inputs: Any) -> Any:
         layer = self.layer
@@ -134,16 +141,9 @@ class Convolution(keras.layers.Layer):
             out = ops.add(out, ops.reshape(layer.bias, (1, 1, 1, -1)))
         return layer.activation(out)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return self.layer.compute_output_shape(input_shape)
 
-
-class Matrix(keras.layers.Layer):
+class Matrix(InPlace):
     """A `keras.layers.Conv2D` whose kernel has one place, as a product of matrices."""
-
-    def __init__(self, layer: keras.layers.Conv2D) -> None:
-        super().__init__(name=layer.name)
-        self.layer = layer
 
     def call(self, inputs: Any) -> Any:
         layer = self.layer

@@ -138,7 +138,7 @@ def go_through(
     ``advance`` is called after each step.
     """
     if backend.name() == "tensorflow" and backend.on_cpu():
-        # Keras's fit is at times left with one core: up to twice as slow, by chance.
+        # Keras's fit is at times left with one of two cores, by chance.
         for first in range(0, len(x), batch_size):
             step = slice(first, first + batch_size)
             model.train_on_batch(x[step], y[step])
